@@ -1,0 +1,1 @@
+"""The privileged core: processes, the two schedulers, batches, devices, models, the Wasm runtime, limits."""

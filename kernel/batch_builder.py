@@ -1,0 +1,147 @@
+"""Rows in, one `Batch` out: collects in lists, most rows being one token long, and makes arrays once at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cadenza.kernel.device.batch import Batch, Int32, UInt8
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cadenza.kernel.passes import Probe, Sampler
+    from cadenza.kvfs.file import File
+
+
+class BatchBuilder:
+    """The batch of step `step`, row by row. A row is begun with `add_row`; samples and probes name tokens by the index
+    that it answered."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.rows = 0
+        self._copies: list[tuple[int, int]] = []
+        self._tokens: list[int] = []
+        self._positions: list[int] = []
+        self._slots: list[int] = []
+        self._row_starts = [0]
+        self._segment_starts = [0]
+        self._segment_tokens: list[int] = []
+        self._page_starts = [0]
+        self._pages: list[Int32] = []
+        self._contiguous: list[bool] = []
+        self._visible_starts = [0]
+        self._visible: list[Int32] = []
+        self._samples: list[tuple[int, int, float, int, float, float, int, int, int]] = []
+        self._masks: dict[int, tuple[int, UInt8]] = {}
+        self._probes: list[tuple[int, int, int]] = []
+        self._asked: list[int] = []
+        self._asked_starts = [0]
+
+    @property
+    def tokens(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def samples(self) -> int:
+        return len(self._samples)
+
+    @property
+    def probes(self) -> int:
+        return len(self._probes)
+
+    def add_row(
+        self,
+        reads: Sequence[File],
+        file: File,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        slots: Sequence[int],
+        copies: Sequence[tuple[int, int]],
+    ) -> int:
+        """A row that appends `tokens` to `file`, which holds them already. Answers the index of its first token."""
+        first = len(self._tokens)
+        self._copies.extend(copies)
+        self._tokens.extend(tokens)
+        self._positions.extend(positions)
+        self._slots.extend(slots)
+        self._row_starts.append(len(self._tokens))
+        contiguous = file.contiguous
+        for read in reads:
+            self._add_segment(read)
+            contiguous = False
+        self._add_segment(file)
+        self._segment_starts.append(len(self._segment_tokens))
+        self._contiguous.append(contiguous)
+        self._visible_starts.append(self._visible_starts[-1])
+        self.rows += 1
+        return first
+
+    def add_visible(self, ranges: Int32) -> None:
+        """Ranges ([·, 3]: token of the row, first, count) of the row last added."""
+        self._visible.append(ranges)
+        self._visible_starts[-1] += len(ranges)
+
+    def add_sample(self, token: int, lane: int, sampler: Sampler, draw: int, mask: UInt8 | None) -> None:
+        masked = -1
+        if mask is not None:
+            masked = self._masks.setdefault(id(mask), (len(self._masks), mask))[0]
+        self._samples.append((token, lane, sampler.temperature, sampler.top_k, sampler.top_p, sampler.min_p,
+                              sampler.seed, draw, masked))
+
+    def add_probe(self, token: int, probe: Probe) -> None:
+        self._probes.append((token, probe.kind, probe.top))
+        self._asked.extend(probe.tokens)
+        self._asked_starts.append(len(self._asked))
+
+    def build(self) -> Batch:
+        batch = Batch(
+            step=self.step,
+            tokens=np.array(self._tokens, np.int32),
+            positions=np.array(self._positions, np.int32),
+            slots=np.array(self._slots, np.int32),
+            row_starts=np.array(self._row_starts, np.int32),
+            segment_starts=np.array(self._segment_starts, np.int32),
+            segment_tokens=np.array(self._segment_tokens, np.int32),
+            page_starts=np.array(self._page_starts, np.int32),
+            pages=np.concatenate(self._pages),
+            contiguous=np.array(self._contiguous, np.uint8),
+            visible_starts=np.array(self._visible_starts, np.int32),
+        )
+        if self._copies:
+            batch.copies = np.array(self._copies, np.int32)
+        if self._visible:
+            batch.visible_ranges = np.concatenate(self._visible)
+        if self._samples:
+            self._build_samples(batch)
+        if self._probes:
+            self._build_probes(batch)
+        return batch
+
+    def _add_segment(self, file: File) -> None:
+        pages = file.page_table()
+        self._segment_tokens.append(len(file))
+        self._page_starts.append(self._page_starts[-1] + len(pages))
+        self._pages.append(pages)
+
+    def _build_samples(self, batch: Batch) -> None:
+        tokens, lanes, temperature, top_k, top_p, min_p, seeds, draws, masks = zip(*self._samples, strict=True)
+        batch.sample_tokens = np.array(tokens, np.int32)
+        batch.sample_lanes = np.array(lanes, np.int32)
+        batch.temperature = np.array(temperature, np.float32)
+        batch.top_k = np.array(top_k, np.int32)
+        batch.top_p = np.array(top_p, np.float32)
+        batch.min_p = np.array(min_p, np.float32)
+        batch.seeds = np.array(seeds, np.uint64)
+        batch.draws = np.array(draws, np.int64)
+        batch.sample_masks = np.array(masks, np.int32)
+        if self._masks:
+            batch.masks = np.stack([mask for _, mask in self._masks.values()])
+
+    def _build_probes(self, batch: Batch) -> None:
+        probes = np.array(self._probes, np.int32)
+        batch.probe_tokens, batch.probe_kinds, batch.probe_counts = (np.ascontiguousarray(c) for c in probes.T)
+        batch.asked = np.array(self._asked, np.int32)
+        batch.asked_starts = np.array(self._asked_starts, np.int32)

@@ -1,0 +1,121 @@
+"""What a device is asked and what it answers: flat arrays, so that they travel through shared memory as they are.
+
+A *row* is one pass's part of a step. A row reads KV segments in order, and appends its new tokens to the last one:
+
+    row r:  segment 0 ──────── segment 1 ─── … last segment ──┬─ new tokens of this row
+            pages a, b, c      pages d                pages e, f   (their slots lie in e, f)
+
+A *slot* is one token's place in the pool: page × page_tokens + offset in the page. A *lane* is a number that a decode
+holds while it lives; the device remembers the last token sampled on each lane, so that an input can name it before
+anybody has seen it: input −1−l is "the last token sampled on lane l".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
+UInt64 = NDArray[np.uint64]
+Float32 = NDArray[np.float32]
+
+PROBE_TOP, PROBE_LOG_PROBABILITIES, PROBE_ENTROPY, PROBE_LOGITS = range(4)
+
+
+def _int32(*shape: int) -> Int32:
+    return np.zeros(shape, np.int32)
+
+
+@dataclass(slots=True)
+class Batch:
+    """One step's work. T tokens, R rows, S segments, P page references, N samples, M masks, Q probes, C copies."""
+
+    step: int
+    # Copies of whole pages (from, to), made before anything else in the step: how a fork becomes a file of its own.
+    copies: Int32 = field(default_factory=lambda: _int32(0, 2))                      # [C, 2]
+    # Input.
+    tokens: Int32 = field(default_factory=lambda: _int32(0))                         # [T] id, or −1−lane
+    positions: Int32 = field(default_factory=lambda: _int32(0))                      # [T] for RoPE and for causality
+    slots: Int32 = field(default_factory=lambda: _int32(0))                          # [T] where its K and V go
+    row_starts: Int32 = field(default_factory=lambda: _int32(1))                     # [R+1] into tokens
+    # What is read. Lengths include the row's own new tokens.
+    segment_starts: Int32 = field(default_factory=lambda: _int32(1))                 # [R+1] into segment_tokens
+    segment_tokens: Int32 = field(default_factory=lambda: _int32(0))                 # [S] tokens of each segment
+    page_starts: Int32 = field(default_factory=lambda: _int32(1))                    # [S+1] into pages
+    pages: Int32 = field(default_factory=lambda: _int32(0))                          # [P]
+    # 1: every position equals its offset, so causality by offset is enough and the fast path may be taken.
+    contiguous: UInt8 = field(default_factory=lambda: np.zeros(0, np.uint8))         # [R]
+    # Ranges of visible offsets: (row-local token index, first, count). A token named by none sees all before it.
+    visible_starts: Int32 = field(default_factory=lambda: _int32(1))                 # [R+1] into visible_ranges
+    visible_ranges: Int32 = field(default_factory=lambda: _int32(0, 3))              # [·, 3]
+    # Sampling.
+    sample_tokens: Int32 = field(default_factory=lambda: _int32(0))                  # [N] index into tokens
+    sample_lanes: Int32 = field(default_factory=lambda: _int32(0))                   # [N] lane that remembers it, or −1
+    temperature: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))    # [N] 0 is greedy
+    top_k: Int32 = field(default_factory=lambda: _int32(0))                          # [N] 0 is off
+    top_p: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))          # [N] 1 is off
+    min_p: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))          # [N] 0 is off
+    seeds: UInt64 = field(default_factory=lambda: np.zeros(0, np.uint64))            # [N]
+    draws: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))              # [N] how many this seed drew before
+    sample_masks: Int32 = field(default_factory=lambda: _int32(0))                   # [N] index into masks, or −1
+    masks: UInt8 = field(default_factory=lambda: np.zeros((0, 0), np.uint8))         # [M, ⌈V/8⌉] bit i of byte b: token 8b+i allowed
+    # Probes.
+    probe_tokens: Int32 = field(default_factory=lambda: _int32(0))                   # [Q] index into tokens
+    probe_kinds: Int32 = field(default_factory=lambda: _int32(0))                    # [Q] PROBE_…
+    probe_counts: Int32 = field(default_factory=lambda: _int32(0))                   # [Q] k of top
+    asked_starts: Int32 = field(default_factory=lambda: _int32(1))                   # [Q+1] into asked
+    asked: Int32 = field(default_factory=lambda: _int32(0))                          # tokens of log_probabilities
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Every array by its name, in a fixed order."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "step"}
+
+
+@dataclass(slots=True)
+class StepResult:
+    """One step's answer. `error` is empty, or why the whole step failed; then the arrays are empty.
+
+    A probe's values: top gives k log-probabilities and the tail mass (k ids in `probe_ids`); log_probabilities one
+    value per asked token; entropy one value (nats); logits V values, before temperature and mask.
+    """
+
+    step: int
+    tokens: Int32 = field(default_factory=lambda: _int32(0))                         # [N]
+    probe_starts: Int32 = field(default_factory=lambda: _int32(1))                   # [Q+1] into probe_values
+    probe_values: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    id_starts: Int32 = field(default_factory=lambda: _int32(1))                      # [Q+1] into probe_ids
+    probe_ids: Int32 = field(default_factory=lambda: _int32(0))
+    seconds: float = 0.0                                                             # what the step took on the device
+    error: str = ""
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Every array by its name, in a fixed order."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("step", "seconds", "error")}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What the kernel must know of a device. Page 0 … pages−1 exist; all are free at boot."""
+
+    name: str                 # for a person: "torch cpu float32, 2 threads"
+    pages: int
+    page_tokens: int
+    page_bytes: int           # K and V of all layers
+    vocabulary_size: int
+    context_tokens: int
+
+
+class Device(Protocol):
+    """The seam. `step` blocks until the batch is done and never keeps a reference to it."""
+
+    @property
+    def facts(self) -> DeviceFacts: ...
+
+    def step(self, batch: Batch) -> StepResult: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,25 @@
+"""How the kernel reaches a device without waiting for it: submit now, be called back on the event loop later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult
+
+Deliver = Callable[[StepResult], None]
+
+
+class DeviceLink(Protocol):
+    """Steps are answered in the order in which they were submitted."""
+
+    @property
+    def facts(self) -> DeviceFacts: ...
+
+    def connect(self, deliver: Deliver, lost: Callable[[str], None]) -> None:
+        """Names who is called on the event loop: `deliver` with each result, `lost` once if the device is gone."""
+
+    def submit(self, batch: Batch) -> None:
+        """Copies the batch out and returns at once. Raises DeviceLost if the device is gone."""
+
+    def close(self) -> None: ...

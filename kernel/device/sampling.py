@@ -1,0 +1,104 @@
+"""From logits to a token. What is drawn depends on the logits, the sampler, its seed and its draw, on nothing else.
+
+    mask → top-k → top-p of what is left → min-p → softmax at the temperature → inverse of the distribution function
+
+A filter keeps every logit from some least one on, so tokens that are equally likely stay or go together. The
+distribution function runs over the kept tokens in the order of their ids: no sort is needed to draw, and a small
+change of the logits changes few draws. The one uniform number is a hash of (seed, draw): no state is kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cadenza.kernel.device.batch import Batch, Float32, Int32, Int64, UInt8, UInt64
+
+Float64 = NDArray[np.float64]
+
+NUCLEUS_FIRST = 1024      # the most likely tokens, tried before all are sorted
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(words: UInt64) -> UInt64:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014, figure 17)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def uniforms(seeds: UInt64, draws: Int64) -> Float64:
+    """One number of [0, 1) for each (seed, draw): element `draw` of the SplitMix64 stream that begins at mix(seed)."""
+    counters = (draws.astype(np.uint64) + np.uint64(1)) * _GOLDEN
+    words = _mix(_mix(seeds) + counters)
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def masked(logits: Float32, mask: UInt8) -> Float32:
+    """`logits` [V], −∞ where `mask`, packed bits [⌈V/8⌉], does not allow. Something is allowed."""
+    allowed = np.unpackbits(mask, count=len(logits), bitorder="little").view(np.bool_)
+    assert allowed.any(), "a mask hides every token: the kernel refuses it before it comes here"
+    return np.where(allowed, logits, np.float32(-np.inf))
+
+
+def least_kept(logits: Float32, temperature: float, top_k: int, top_p: float, min_p: float) -> float:
+    """The least logit that the filters keep; −∞ when all are off. The greatest is always kept."""
+    least = -np.inf
+    if 0 < top_k < len(logits):
+        least = float(np.partition(logits, -top_k)[-top_k])
+    if top_p < 1:
+        least = _nucleus(logits[logits >= least], temperature, top_p)
+    if min_p > 0:
+        greatest = float(logits.max())
+        least = max(least, greatest + temperature * np.log(min(min_p, 1.0)))
+    return least
+
+
+def _weights(logits: Float32, greatest: float, temperature: float) -> Float32:
+    """exp of (logit − greatest) / temperature: the greatest weighs 1."""
+    with np.errstate(over="ignore", under="ignore"):
+        weights: Float32 = np.exp((logits - np.float32(greatest)) / np.float32(temperature))
+    return weights
+
+
+def _nucleus(logits: Float32, temperature: float, top_p: float) -> float:
+    """The least of the fewest most likely logits that together reach `top_p` (Holtzman et al. 2020, section 3.1)."""
+    greatest = float(logits.max())
+    goal = top_p * _weights(logits, greatest, temperature).sum(dtype=np.float64)
+    for count in (NUCLEUS_FIRST, len(logits)):
+        first = logits if count >= len(logits) else np.partition(logits, -count)[-count:]
+        falling = np.sort(first)[::-1]
+        reached = np.cumsum(_weights(falling, greatest, temperature), dtype=np.float64)
+        if reached[-1] >= goal:
+            return float(falling[np.searchsorted(reached, goal)])
+    return float(falling[-1])
+
+
+def draw(
+    logits: Float32, temperature: float, top_k: int, top_p: float, min_p: float, uniform: float
+) -> int:
+    """One token of finite (or, when masked, −∞) `logits` [V]. Temperature 0 takes the first of the greatest."""
+    if temperature == 0:
+        return int(logits.argmax())
+    least = least_kept(logits, temperature, top_k, top_p, min_p)
+    kept = np.flatnonzero(logits >= least) if least > -np.inf else None
+    values = logits if kept is None else logits[kept]
+    reached = np.cumsum(_weights(values, float(values.max()), temperature), dtype=np.float64)
+    index = int(np.searchsorted(reached, uniform * reached[-1], side="right"))
+    if index == len(reached):                    # the product was rounded up to the whole
+        index = int(np.searchsorted(reached, reached[-1]))
+    return index if kept is None else int(kept[index])
+
+
+def sample(batch: Batch, logits: Float32, rows: Int64) -> Int32:
+    """The batch's samples [N]. `logits` [·, V] and `rows` [N]: which of them each sample draws from."""
+    numbers = uniforms(batch.seeds, batch.draws)
+    tokens = np.empty(len(rows), np.int32)
+    for n, row in enumerate(rows.tolist()):
+        mask = int(batch.sample_masks[n])
+        seen = logits[row] if mask < 0 else masked(logits[row], batch.masks[mask])
+        tokens[n] = draw(
+            seen, float(batch.temperature[n]), int(batch.top_k[n]), float(batch.top_p[n]), float(batch.min_p[n]),
+            float(numbers[n]),
+        )
+    return tokens

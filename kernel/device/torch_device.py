@@ -1,0 +1,184 @@
+"""The device that computes with torch on the CPU: the oracle that faster devices must agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cadenza.kernel.device.attention import PagedAttention
+from cadenza.kernel.device.batch import Batch, DeviceFacts, Float32, Int64, StepResult
+from cadenza.kernel.device.paged_kv import PagedKv
+from cadenza.kernel.device.probing import probe
+from cadenza.kernel.device.sampling import sample
+from cadenza.kernel.limits import LANES
+from cadenza.kernel.model.config import ModelConfig
+from cadenza.kernel.model.decoder import Decoder
+from cadenza.kernel.model.weights import Progress, RandomWeights, StoredWeights, no_progress
+from cadenza.kvfs.errors import Internal, Unsupported
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+# A model directory, or a configuration with tensors by their names in such a directory.
+Model = Path | tuple[ModelConfig, Mapping[str, Tensor]]
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Raises Unsupported for a name that is not of DTYPES."""
+    if name not in DTYPES:
+        raise Unsupported(f"dtype {name!r} is not supported; {' and '.join(DTYPES)} are")
+    return DTYPES[name]
+
+
+class TorchDevice:
+    """One model over one pool of pages. Steps one at a time; used from one thread."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        pages: int,
+        page_tokens: int = 16,
+        dtype: str = "float32",
+        threads: int | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        """Reads the weights into `dtype` and makes the pages; blocks. `threads` holds for the whole OS process.
+
+        Raises what `ModelConfig.from_directory` and `StoredWeights` raise.
+        """
+        kind = torch_dtype(dtype)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        config, weights = _opened(model, kind, progress)
+        with torch.inference_mode():
+            self._decoder = Decoder(config, _Converted(weights, kind))
+            self._kv = PagedKv(config, pages, page_tokens, kind)
+        self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
+        self._closed = False
+        self.facts = DeviceFacts(
+            name=f"torch cpu {dtype}, {torch.get_num_threads()} threads",
+            pages=pages,
+            page_tokens=page_tokens,
+            page_bytes=page_tokens * config.kv_bytes_per_token(dtype),
+            vocabulary_size=config.vocabulary_size,
+            context_tokens=config.context_tokens,
+        )
+
+    @classmethod
+    def random(
+        cls,
+        config: ModelConfig,
+        *,
+        pages: int,
+        page_tokens: int = 16,
+        dtype: str = "float32",
+        threads: int | None = None,
+        seed: int = 0,
+    ) -> TorchDevice:
+        """Of that shape, with random weights and no file: for benchmarks."""
+        weights = RandomWeights(config, torch_dtype(dtype), seed)
+        return cls((config, weights), pages=pages, page_tokens=page_tokens, dtype=dtype, threads=threads)
+
+    def step(self, batch: Batch) -> StepResult:
+        """Copies pages, computes, samples, probes. Raises Internal when the model's numbers are not finite.
+
+        After a failed step the slots it wrote are zero and lanes are as before; the device goes on.
+        """
+        started = perf_counter()
+        assert not self._closed, "a step after close"
+        self._check(batch)
+        result = StepResult(batch.step)
+        with torch.inference_mode():
+            if len(batch.copies):
+                self._kv.copy(batch.copies)
+            if len(batch.tokens):
+                self._answer(batch, self._forward(batch), result)
+        result.seconds = perf_counter() - started
+        return result
+
+    def close(self) -> None:
+        """Gives the memory back. Idempotent."""
+        self._closed = True
+        self.__dict__.pop("_decoder", None)
+        self.__dict__.pop("_kv", None)
+
+    def __enter__(self) -> TorchDevice:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _forward(self, batch: Batch) -> Tensor:
+        """Hidden states [T, hidden] of the batch's tokens; their K, V and positions are in the pages then."""
+        named = batch.tokens < 0
+        tokens = np.where(named, self._lanes[np.where(named, -1 - batch.tokens, 0)], batch.tokens)
+        self._kv.positions[batch.slots] = batch.positions
+        attention = PagedAttention(batch, self._kv, self._decoder.dtype)
+        hidden = self._decoder.forward(torch.from_numpy(tokens), torch.from_numpy(batch.positions), attention)
+        if not torch.isfinite(hidden).all():
+            self._kv.erase(torch.from_numpy(batch.slots.astype(np.int64)))
+            raise Internal(f"step {batch.step}: the model computed numbers that are not finite; its weights are damaged")
+        return hidden
+
+    def _answer(self, batch: Batch, hidden: Tensor, result: StepResult) -> None:
+        """The head is computed only for tokens that a sampler or a probe looks at, once each."""
+        asked, rows = np.unique(np.concatenate((batch.sample_tokens, batch.probe_tokens)), return_inverse=True)
+        if not len(asked):
+            return
+        logits = self._logits(batch.step, hidden[torch.from_numpy(asked.astype(np.int64))])
+        samples: Int64 = rows[: len(batch.sample_tokens)]
+        probe(batch, logits, rows[len(samples) :], result)
+        result.tokens = sample(batch, logits, samples)
+        remembered = batch.sample_lanes >= 0
+        self._lanes[batch.sample_lanes[remembered]] = result.tokens[remembered]
+
+    def _logits(self, step: int, hidden: Tensor) -> Float32:
+        logits = self._decoder.logits(hidden)
+        if not torch.isfinite(torch.stack(torch.aminmax(logits))).all():
+            raise Internal(f"step {step}: the model computed logits that are not finite; its weights are damaged")
+        numbers: Float32 = logits.numpy()
+        return numbers
+
+    def _check(self, batch: Batch) -> None:
+        """Batches are made by the kernel: a fault here is ours."""
+        facts, tokens, rows = self.facts, len(batch.tokens), len(batch.row_starts) - 1
+        slots = facts.pages * facts.page_tokens
+        assert len(batch.positions) == len(batch.slots) == tokens == batch.row_starts[-1], "one of each a token"
+        assert rows == len(batch.contiguous) == len(batch.segment_starts) - 1 == len(batch.visible_starts) - 1, "rows"
+        assert len(batch.segment_tokens) == batch.segment_starts[-1] == len(batch.page_starts) - 1, "segments"
+        assert _within(batch.tokens, -LANES, facts.vocabulary_size), "a token or lane that does not exist"
+        assert _within(batch.slots, 0, slots), "a slot outside the pool"
+        assert _within(batch.pages, 0, facts.pages) and _within(batch.copies, 0, facts.pages), "a page outside the pool"
+        assert _within(batch.sample_tokens, 0, tokens) and _within(batch.probe_tokens, 0, tokens), "a token not there"
+        assert _within(batch.asked, 0, facts.vocabulary_size), "a probe of a token that does not exist"
+
+
+def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int, end: int) -> bool:
+    return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
+
+
+def _opened(model: Model, dtype: torch.dtype, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:
+    if isinstance(model, Path):
+        config = ModelConfig.from_directory(model)
+        return config, StoredWeights(model, config, dtype, progress)
+    return model
+
+
+class _Converted(Mapping[str, Tensor]):
+    """The same weights in the device's type."""
+
+    def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        self._weights, self._dtype = weights, dtype
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._weights[name].to(self._dtype)
+
+    def __iter__(self): ...

@@ -1,0 +1,147 @@
+"""The heart: collect what is ready, form a batch, step the device, deliver completions.
+
+    add ──▶ work ──▶ choose ──▶ submit ══ device ══▶ deliver ──▶ accept ──▶ signal ──▶ the program's wait
+                       ▲                                │
+                       └──────── ahead of results ──────┘
+
+Steps are submitted `run_ahead` deep, so the device never waits for a program; each is formed as late as it can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from cadenza.kernel.batch_builder import BatchBuilder
+from cadenza.kernel.batcher import BatchPolicy, Share
+from cadenza.kernel.device.batch import StepResult
+from cadenza.kernel.device.link import DeviceLink
+from cadenza.kernel.lanes import Lanes
+from cadenza.kernel.limits import LANES, RUN_AHEAD_STEPS
+from cadenza.kernel.passes import Row, Work
+from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, NoPages
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Owns the work under way and the link to the device. Everything happens on the event loop's thread."""
+
+    def __init__(self, link: DeviceLink, policy: BatchPolicy, *, run_ahead: int = RUN_AHEAD_STEPS) -> None:
+        self.link = link
+        self.lanes = Lanes(LANES)
+        self._policy = policy
+        self._run_ahead = run_ahead
+        self.idle: Callable[[], None] = lambda: None        # called whenever the last work has ended
+        self._work: dict[Work, None] = {}
+        self._submitted: deque[tuple[int, list[Row]]] = deque()
+        self._step = 0
+        self._arrivals = 0
+        self._pump_is_due = False
+        self._lost = ""
+        self.steps_done = 0
+        self.tokens_done = 0
+        self.device_seconds = 0.0
+        link.connect(self._deliver, self._lose)
+
+    def add(self, work: Work) -> None:
+        """Takes on work whose file is marked as being appended to. Raises DeviceLost."""
+        if self._lost:
+            raise DeviceLost(f"the device is gone: {self._lost}")
+        self._arrivals += 1
+        work.arrival = self._arrivals
+        self._work[work] = None
+        self._pump_soon()
+
+    def remove(self, work: Work) -> None:
+        """Forgets work that is over. Idempotent; its rows under way come back to nobody."""
+        self._work.pop(work, None)
+        if not self._work:
+            self.idle()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any work is under way."""
+        return bool(self._work)
+
+    @property
+    def depth(self) -> int:
+        """Steps submitted and not yet answered."""
+        return len(self._submitted)
+
+    def _pump_soon(self) -> None:
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        while len(self._submitted) < self._run_ahead and self._work and not self._lost:
+            shares = self._policy.choose(self._work)
+            if not shares or not self._submit(shares):
+                return
+
+    def _submit(self, shares: list[Share]) -> bool:
+        """Whether a step has been submitted: none is when no chosen work could get pages."""
+        self._step += 1
+        builder = BatchBuilder(self._step)
+        rows: list[Row] = []
+        starved: list[tuple[Work, NoPages]] = []
+        for work, count in shares:
+            samples, probes = builder.samples, builder.probes
+            try:
+                work.submit(builder, count)
+            except NoPages as error:
+                starved.append((work, error))
+                continue
+            work.turn = self._step
+            work.under_way += 1
+            rows.append(Row(work, samples, builder.samples, probes, builder.probes))
+        if rows:
+            self.tokens_done += builder.tokens
+            self._submitted.append((self._step, rows))
+            self.link.submit(builder.build())
+            return True
+        self._relieve(starved)
+        return False
+
+    def _relieve(self, starved: list[tuple[Work, NoPages]]) -> None:
+        """Nobody could get pages. If steps are under way, one of them may free some; if not, the youngest gives up."""
+        if not self._submitted and starved:
+            work, error = max(starved, key=lambda s: s[0].arrival)
+            work.fail(error)
+            self._pump_soon()
+
+    def _deliver(self, result: StepResult) -> None:
+        step, rows = self._submitted.popleft()
+        assert step == result.step, f"step {result.step} came back where {step} was due"
+        self.steps_done += 1
+        self.device_seconds += result.seconds
+        for row in rows:
+            row.work.under_way -= 1
+            if row.work.over:
+                continue
+            if result.error:
+                row.work.fail(Internal(f"the device could not do this step: {result.error}"))
+            else:
+                row.work.accept(result, row)
+        self._pump_soon()
+
+    def _lose(self, reason: str) -> None:
+        """The device is gone, and every KV page with it."""
+        log.error("the device is gone: %s", reason)
+        self._lost = reason or "no reason known"
+        self._submitted.clear()
+        self.fail_all(DeviceLost(f"the device failed ({self._lost}); what it held is gone"))
+
+    def fail_all(self, error: CadenzaError) -> None:
+        for work in list(self._work):
+            work.fail(error)
+
+    def statistics(self) -> dict[str, float]:
+        return {
+            "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done,
+            "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
+        }

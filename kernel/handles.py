@@ -1,0 +1,195 @@
+"""What a program can wait for, the table of a process's handles, and the wait itself.
+
+A `Waitable` is ready or not; it tells the one wait that looks at it when it becomes so. A process has one thread of
+control, so at most one wait looks at a waitable at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
+
+from cadenza.kvfs.errors import Cancelled, LimitExceeded, NotFound
+
+Wake = Callable[[], None]
+T = TypeVar("T")
+
+
+class Waitable:
+    """Something that a handle names. Subclasses call `signal` and `unsignal`; `close` gives back what it holds."""
+
+    __slots__ = ("ready", "watcher")
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.watcher: Wait | None = None
+
+    def signal(self) -> None:
+        """Ready from now on. Idempotent."""
+        if not self.ready:
+            self.ready = True
+            if self.watcher is not None:
+                self.watcher.notice()
+
+    def unsignal(self) -> None:
+        self.ready = False
+
+    def close(self) -> None:
+        """Cancels what is under way. Idempotent."""
+
+
+W = TypeVar("W", bound=Waitable)
+
+
+class HandleTable:
+    """The handles of one process: small numbers, never reused while the process lives."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._next = 1
+        self._waitables: dict[int, Waitable] = {}
+
+    def __len__(self) -> int:
+        return len(self._waitables)
+
+    def ensure_room(self) -> None:
+        """Raises LimitExceeded if another handle would be too many: called before work is begun for one."""
+        if len(self._waitables) >= self._limit:
+            raise LimitExceeded(
+                f"process holds {self._limit} handles, its limit; take or close some first", "handles"
+            )
+
+    def add(self, waitable: Waitable) -> int:
+        self.ensure_room()
+        number = self._next
+        self._next += 1
+        self._waitables[number] = waitable
+        return number
+
+    def get(self, number: int, kind: type[W]) -> W:
+        """Raises NotFound if there is no such handle, or if it is of another kind."""
+        waitable = self._waitables.get(number)
+        if not isinstance(waitable, kind):
+            raise NotFound(f"handle {number} is not open as a {kind.__name__.lower()}")
+        return waitable
+
+    def close(self, number: int) -> None:
+        waitable = self._waitables.pop(number, None)
+        if waitable is None:
+            raise NotFound(f"handle {number} is not open")
+        waitable.close()
+
+    def close_all(self) -> None:
+        waitables, self._waitables = self._waitables, {}
+        for waitable in waitables.values():
+            waitable.close()
+
+
+class Wait:
+    """One blocked `events.wait`: a Suspension (kernel/wasm/seams.py). Answers the numbers of those that were ready when
+    it ended, in the order given."""
+
+    __slots__ = ("_missing", "_numbers", "_over", "_ready", "_timer", "_waitables", "_wake")
+
+    def __init__(self, numbers: Sequence[int], waitables: Sequence[Waitable], *, every: bool) -> None:
+        self._numbers = numbers
+        self._waitables = waitables
+        self._missing = len(waitables) if every else 1
+        self._wake: Wake | None = None
+        self._over = False
+        self._ready: list[int] = []
+        self._timer: Callable[[], None] | None = None
+
+    def ready_now(self) -> list[int] | None:
+        """The answer, if there is nothing to wait for: then no one need subscribe."""
+        ready = [n for n, w in zip(self._numbers, self._waitables, strict=True) if w.ready]
+        return ready if len(ready) >= self._missing else None
+
+    def subscribe(self, wake: Wake) -> None:
+        self._wake = wake
+        for waitable in self._waitables:
+            if waitable.ready:
+                self._missing -= 1
+            else:
+                waitable.watcher = self
+        if self._missing <= 0:
+            self._finish()
+
+    def expire_with(self, cancel_timer: Callable[[], None]) -> None:
+        """Hands over the way to cancel this wait's timer, whose callback is `expire`."""
+        self._timer = cancel_timer
+
+    def expire(self) -> None:
+        """The timeout has passed."""
+        if not self._over:
+            self._finish()
+
+    def notice(self) -> None:
+        """One of the waitables has become ready."""
+        self._missing -= 1
+        if self._missing <= 0 and not self._over:
+            self._finish()
+
+    def answer(self) -> list[int]:
+        return self._ready
+
+    def abandon(self) -> None:
+        self._wake = None
+        if not self._over:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._over = True
+        for number, waitable in zip(self._numbers, self._waitables, strict=True):
+            waitable.watcher = None
+            if waitable.ready:
+                self._ready.append(number)
+        if self._timer is not None:
+            self._timer()
+        if self._wake is not None:
+            self._wake()
+
+
+class Timer(Waitable):
+    """Ready once. `cancel` takes the clock's callback back."""
+
+    __slots__ = ("cancel",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancel: Callable[[], None] = lambda: None
+
+    def close(self) -> None:
+        self.cancel()
+
+
+def unique(numbers: Iterable[int]) -> list[int]:
+    """The numbers without repetition, in order: a handle named twice is one handle."""
+    return list(dict.fromkeys(numbers))
+
+
+class Outcome(Waitable, Generic[T]):
+    """A waitable that ends once, with a value or an error, and is taken once."""
+
+    __slots__ = ("_error", "_value")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._value: T | None = None
+        self._error: Exception | None = None
+
+    def succeed(self, value: T) -> None:
+        self._value = value
+        self.signal()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self.signal()
+
+    def take(self) -> T:
+        """Raises the error it ended with, or Cancelled if it has been closed before it ended."""
+        if self._error is not None:
+            raise self._error
+        if self._value is None:
+            raise Cancelled("closed before it finished")
+        return self._value

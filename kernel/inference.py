@@ -1,0 +1,197 @@
+"""From what a program asks to work for the engine: everything that can be wrong with a request is found here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from cadenza.kernel.device.batch import PROBE_LOG_PROBABILITIES, PROBE_TOP, DeviceFacts, Int32, UInt8
+from cadenza.kernel.limits import (
+    PASS_PROBES,
+    PASS_SAMPLES,
+    PASS_TOKENS,
+    PROBE_TOKENS,
+    STOP_SEQUENCE_TOKENS,
+    STOP_SEQUENCES,
+    VISIBLE_RANGES,
+)
+from cadenza.kernel.passes import Pass, Probe, Sampler, Work
+from cadenza.kernel.runs import Run, Stop
+from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded, TooLong
+
+if TYPE_CHECKING:
+    from cadenza.kernel.engine import Engine
+    from cadenza.kernel.process import Process
+    from cadenza.kvfs.file import File
+
+W = TypeVar("W", bound=Work)
+
+
+class Inference:
+    """Makes passes and runs for processes and hands them to the engine."""
+
+    def __init__(self, engine: Engine, facts: DeviceFacts) -> None:
+        self._engine = engine
+        self._facts = facts
+
+    def forward(
+        self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32, *,
+        visible: Int32, mask: UInt8 | None, samples: Sequence[tuple[int, Sampler]],
+        probes: Sequence[tuple[int, Probe]],
+    ) -> Pass:
+        """Raises Invalid, TooLong, LimitExceeded, Busy, DeviceLost; then nothing has changed."""
+        positions = self._check_input(process, file, reads, tokens, positions)
+        self._check_questions(len(tokens), samples, probes)
+        before = len(file) + sum(len(read) for read in reads)
+        ranges = check_visible(visible, before, len(tokens)) if len(visible) else None
+        file.begin_append()
+        work = Pass(self._engine, file, [read.fork() for read in reads], tokens, positions, process.priority,
+                    visible=ranges, mask=mask, samples=samples, probes=probes)
+        return self._begin(work)
+
+    def decode(
+        self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32, *,
+        sampler: Sampler, mask: UInt8 | None, max_tokens: int, stop_tokens: frozenset[int],
+        stop_sequences: tuple[tuple[int, ...], ...], deliver_every: int,
+    ) -> Run:
+        """Raises as `forward` does, and LimitExceeded when too many decodes are alive."""
+        positions = self._check_input(process, file, reads, tokens, positions)
+        check_sampler(sampler)
+        check_stop(max_tokens, stop_sequences, deliver_every)
+        stop = Stop(max_tokens, self._room(process, file, reads, positions), stop_tokens, stop_sequences)
+        file.begin_append()
+        try:
+            work = Run(self._engine, file, [read.fork() for read in reads], tokens, positions, process.priority,
+                       sampler=sampler, stop=stop, mask=mask, deliver_every=deliver_every)
+        except LimitExceeded:
+            file.end_append()
+            raise
+        return self._begin(work)
+
+    def mask(self, tokens: Int32, *, allowed: bool) -> UInt8:
+        """Packed bits, [⌈vocabulary / 8⌉]: only `tokens`, or all but them. Raises Invalid if nothing is left."""
+        self._check_tokens(tokens, "mask")
+        bits = np.full(self._facts.vocabulary_size, not allowed)
+        bits[tokens] = allowed
+        if not bits.any():
+            raise Invalid("the mask hides every token of the vocabulary: at least one must be allowed", "mask")
+        return np.packbits(bits, bitorder="little")
+
+    def _begin(self, work: W) -> W:
+        try:
+            self._engine.add(work)
+        except CadenzaError:
+            work.close()
+            raise
+        return work
+
+    def _room(self, process: Process, file: File, reads: Sequence[File], positions: Int32) -> int:
+        """Tokens that may still follow the input: of the context, and of the process's pages."""
+        facts = self._facts
+        last = max(int(positions[-1]) + 1, len(file) + sum(len(read) for read in reads) + len(positions))
+        own = file.page_count * facts.page_tokens - len(file)
+        pages = process.limits.kv_pages - process.files.pages()
+        return min(facts.context_tokens - last, pages * facts.page_tokens + own - len(positions))
+
+    def _check_tokens(self, tokens: Int32, field: str) -> None:
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self._facts.vocabulary_size:
+            raise Invalid(f"{field} names a token outside the vocabulary of {self._facts.vocabulary_size}", field)
+
+    def _check_input(
+        self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32
+    ) -> Int32:
+        """The positions of `tokens`: those given, or those that follow what is read."""
+        count = len(tokens)
+        if not 1 <= count <= PASS_TOKENS:
+            raise Invalid(f"a pass has 1 to {PASS_TOKENS} tokens; this one has {count}", "tokens")
+        self._check_tokens(tokens, "tokens")
+        positions = self._check_positions(file, reads, count, positions)
+        total = len(file) + sum(len(read) for read in reads) + count
+        context = self._facts.context_tokens
+        if total > context or int(positions.max()) >= context:
+            raise TooLong(f"{total} tokens up to position {int(positions.max())}: the model's context holds {context}; "
+                          "truncate the file or give fewer", "tokens")
+        self._check_pages(process, file, count)
+        return positions
+
+    def _check_positions(self, file: File, reads: Sequence[File], count: int, positions: Int32) -> Int32:
+        if len(positions) == 0:
+            first = max(f.next_position for f in (*reads, file))
+            return np.arange(first, first + count, dtype=np.int32)
+        if len(positions) != count:
+            raise Invalid(f"{count} tokens, but {len(positions)} positions: give one a token, or none", "positions")
+        if int(positions.min()) < 0:
+            raise Invalid("a position is beyond what a context can hold", "positions")
+        return positions
+
+    def _check_pages(self, process: Process, file: File, count: int) -> None:
+        limit = process.limits.kv_pages
+        needed = process.files.pages() + file.pages_for(count)
+        if needed > limit:
+            raise LimitExceeded(f"this pass would make {needed} KV pages of process {process.pid}, and its limit is "
+                                f"{limit}: close or truncate files", "kv_pages")
+
+    def _check_questions(
+        self, count: int, samples: Sequence[tuple[int, Sampler]], probes: Sequence[tuple[int, Probe]]
+    ) -> None:
+        if len(samples) > PASS_SAMPLES or len(probes) > PASS_PROBES:
+            raise LimitExceeded(f"a pass has at most {PASS_SAMPLES} samples and {PASS_PROBES} probes", "pass_samples")
+        for row in [row for row, _ in samples] + [row for row, _ in probes]:
+            if row >= count:
+                raise Invalid(f"row {row} is asked for, but the pass has {count} rows, from 0", "row")
+        for _, sampler in samples:
+            check_sampler(sampler)
+        for _, probe in probes:
+            self._check_probe(probe)
+
+    def _check_probe(self, probe: Probe) -> None:
+        most = min(PROBE_TOKENS, self._facts.vocabulary_size)
+        if probe.kind == PROBE_TOP and not 1 <= probe.top <= most:
+            raise Invalid(f"a top probe gives 1 to {most} tokens; {probe.top} were asked for", "probes")
+        if probe.kind == PROBE_LOG_PROBABILITIES:
+            if not 1 <= len(probe.tokens) <= most:
+                raise Invalid(f"a log-probabilities probe names 1 to {most} tokens, not {len(probe.tokens)}", "probes")
+            self._check_tokens(np.asarray(probe.tokens, np.int32), "probes")
+
+
+def check_sampler(sampler: Sampler) -> None:
+    """Raises Invalid naming the field."""
+    bounds = (("temperature", sampler.temperature, 0.0, 1e4), ("top_p", sampler.top_p, 0.0, 1.0),
+              ("min_p", sampler.min_p, 0.0, 1.0))
+    for name, value, low, high in bounds:
+        if not (math.isfinite(value) and low <= value <= high):
+            raise Invalid(f"{name} is {value}; it must be a number from {low:g} to {high:g}", name)
+    if sampler.top_p == 0.0:
+        raise Invalid("top_p is 0, which leaves no token; 1 turns it off", "top_p")
+
+
+def check_stop(max_tokens: int, sequences: tuple[tuple[int, ...], ...], deliver_every: int) -> None:
+    """Raises Invalid or LimitExceeded naming the field."""
+    if max_tokens < 1:
+        raise Invalid("max_tokens is 0; a run samples at least one token", "max_tokens")
+    if deliver_every < 1:
+        raise Invalid("deliver_every is 0; 1 delivers tokens as they come", "deliver_every")
+    if len(sequences) > STOP_SEQUENCES or any(len(s) > STOP_SEQUENCE_TOKENS for s in sequences):
+        raise LimitExceeded(f"a run has at most {STOP_SEQUENCES} stop sequences of {STOP_SEQUENCE_TOKENS} tokens",
+                            "stop_sequences")
+    if any(not s for s in sequences):
+        raise Invalid("a stop sequence is empty", "stop_sequences")
+
+
+def check_visible(ranges: Int32, before: int, count: int) -> Int32:
+    """The ranges, [·, 3], by row. Every row that is named must see itself, else there may be nothing that it sees."""
+    if len(ranges) > VISIBLE_RANGES:
+        raise LimitExceeded(f"a pass has at most {VISIBLE_RANGES} visible ranges", "visible_ranges")
+    rows, firsts, counts = ranges.astype(np.int64).T
+    if int(rows.max()) >= count or int(ranges.min()) < 0:
+        raise Invalid(f"a visible range is for row {int(rows.max())}; the pass has {count} rows, from 0", "visible")
+    own = before + rows
+    sees_itself = (firsts <= own) & (own < firsts + counts)
+    hidden = np.setdiff1d(rows, rows[sees_itself])
+    if len(hidden):
+        raise Invalid(f"the visible ranges hide row {int(hidden[0])} from itself (offset {before + int(hidden[0])}): "
+                      "a row must see at least its own token", "visible")
+    return ranges[np.argsort(rows, kind="stable")]

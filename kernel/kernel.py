@@ -1,0 +1,210 @@
+"""The kernel as its callers see it: processes by pid, images, files, messages, and the model they all share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from cadenza.kernel.channels import Exchange
+from cadenza.kernel.engine import Engine
+from cadenza.kernel.images import Executable, Image, ImageStore
+from cadenza.kernel.inference import Inference
+from cadenza.kernel.language import Language
+from cadenza.kernel.limits import (
+    ARGUMENTS_BYTES,
+    ENDED_PROCESSES,
+    IDLE_SECONDS,
+    PROCESSES,
+    PROCESSES_PER_USER,
+    TERMINATE_SECONDS,
+    ProcessLimits,
+)
+from cadenza.kernel.process import SIGNALS, Process
+from cadenza.kernel.process_scheduler import ProcessScheduler
+from cadenza.kernel.wasm.runtime import WasmRuntime
+from cadenza.kvfs.directory import FileSystem
+from cadenza.kvfs.errors import CadenzaError, Closed, Invalid, LimitExceeded, NotFound
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFacts:
+    """What a person wants to know at boot. `kv_tokens` is pages × page_tokens."""
+
+    model: str
+    fingerprint: str
+    device: str
+    pages: int
+    page_tokens: int
+    context_tokens: int
+    kv_tokens: int
+
+
+class Kernel:
+    """Wired by server/boot.py. Lives on one event loop; every method is called on it."""
+
+    def __init__(
+        self, *, engine: Engine, files: FileSystem, runtime: WasmRuntime, images: ImageStore, language: Language,
+        limits: ProcessLimits,
+    ) -> None:
+        self.engine = engine
+        self.files = files
+        self.runtime = runtime
+        self.images = images
+        self.language = language
+        self.limits = limits
+        self.scheduler = ProcessScheduler()
+        self.exchange = Exchange()
+        self.inference = Inference(engine, engine.link.facts)
+        device, model = engine.link.facts, language.facts
+        self.facts = KernelFacts(model.name, model.fingerprint, device.name, device.pages, device.page_tokens,
+                                 device.context_tokens, device.pages * device.page_tokens)
+        self._processes: dict[int, Process] = {}
+        self._alive: Counter[str] = Counter()
+        self._ended: deque[int] = deque()
+        self._next_pid = 1
+        self._starting: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._recount_timer: asyncio.TimerHandle | None = None
+        engine.idle = self._recount_when_idle
+
+    # --- processes ---
+
+    def spawn(
+        self, owner: str, image: str, arguments: str, *, detached: bool = True, limits: ProcessLimits | None = None,
+        priority: int = 0, parent: Process | None = None,
+    ) -> Process:
+        """Starts an image of `owner`; returns at once. Raises NotFound, LimitExceeded, Invalid, Closed."""
+        found = self.images.get(owner, image)
+        self._ensure_room(owner, parent)
+        if len(arguments.encode()) > ARGUMENTS_BYTES:
+            raise Invalid(f"the arguments have more than {ARGUMENTS_BYTES} bytes: send what is long as messages",
+                          "arguments")
+        process = Process(
+            self._next_pid, owner, found, arguments, limits or self.limits, parent=parent, detached=detached,
+            priority=priority, close_file=self.files.close, on_ready=self.scheduler.make_ready, on_end=self._bury,
+        )
+        self._next_pid += 1
+        self._processes[process.pid] = process
+        self._alive[owner] += 1
+        if parent is not None:
+            parent.children[process.pid] = process
+        self._start(process, found)
+        return process
+
+    def process(self, owner: str, pid: int) -> Process:
+        """Alive, or ended and still remembered. Raises NotFound, for another user's too."""
+        process = self._processes.get(pid)
+        if process is None or process.owner != owner:
+            raise NotFound(f"no process {pid}: `cadenza ps` lists yours")
+        return process
+
+    def processes(self, owner: str) -> list[Process]:
+        return [p for p in self._processes.values() if p.owner == owner]
+
+    def signal(self, owner: str, pid: int, signal: str) -> None:
+        """Raises NotFound, Invalid, or Closed if it has ended."""
+        if signal not in SIGNALS:
+            raise Invalid(f"no signal {signal!r}: there are {', '.join(SIGNALS)}", "signal")
+        self.process(owner, pid).send_signal(signal)
+
+    def forget(self, owner: str, pid: int) -> None:
+        """Drops an ended process and its output. Raises NotFound, or Invalid while it lives."""
+        process = self.process(owner, pid)
+        if process.exit is None:
+            raise Invalid(f"process {pid} is alive; end it first", "pid")
+        del self._processes[pid]
+        self._ended.remove(pid)
+
+    def _ensure_room(self, owner: str, parent: Process | None) -> None:
+        if self._closing:
+            raise Closed("the daemon is stopping; it starts no more processes")
+        if self._alive.total() >= PROCESSES:
+            raise LimitExceeded(f"{PROCESSES} processes are alive, the most there may be; try later", "processes")
+        if self._alive[owner] >= PROCESSES_PER_USER:
+            raise LimitExceeded(f"{PROCESSES_PER_USER} processes of this user are alive, the limit",
+                                "processes_per_user")
+        if parent is not None and len(parent.children) >= parent.limits.children:
+            raise LimitExceeded(f"process {parent.pid} has {parent.limits.children} children, its limit", "children")
+
+    def _start(self, process: Process, image: Image) -> None:
+        executable = self.images.ready(image)
+        if executable is not None:
+            self._give_guest(process, executable)
+            return
+        task = asyncio.get_running_loop().create_task(self._load_and_start(process, image))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _load_and_start(self, process: Process, image: Image) -> None:
+        try:
+            executable = await self.images.executable(image)
+        except (CadenzaError, OSError) as error:
+            process.kill("killed", f"its image could not be loaded: {error}")
+            return
+        if process.exit is None:
+            self._give_guest(process, executable)
+
+    def _give_guest(self, process: Process, executable: Executable) -> None:
+        try:
+            guest = self.runtime.instantiate(executable.program, process, process.limits, process.wake)
+        except CadenzaError as error:
+            process.kill("killed", error.message)
+            return
+        process.attach_guest(guest, executable.payload)
+
+    def _bury(self, process: Process) -> None:
+        self._alive[process.owner] -= 1
+        if process.parent is not None:
+            process.parent.children.pop(process.pid, None)
+        if process.pid not in self._processes:
+            return
+        self._ended.append(process.pid)
+        while len(self._ended) > ENDED_PROCESSES:
+            self._processes.pop(self._ended.popleft(), None)
+
+    # --- the whole ---
+
+    def recount(self) -> None:
+        """Raises AssertionError unless every KV page is where the books say."""
+        self.files.recount()
+
+    def _recount_when_idle(self) -> None:
+        """Once IDLE_SECONDS after the last work has ended, if none has begun since."""
+        if self._recount_timer is not None:
+            self._recount_timer.cancel()
+        self._recount_timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._recount_if_idle)
+
+    def _recount_if_idle(self) -> None:
+        if not self.engine.busy:
+            self.recount()
+
+    def statistics(self) -> dict[str, float]:
+        return {
+            "processes_alive": self._alive.total(), "processes_ready": self.scheduler.ready(),
+            "slices": self.scheduler.slices,
+            **{f"engine_{k}": v for k, v in self.engine.statistics().items()},
+            **{f"kv_{k}": float(v) for k, v in self.files.statistics().items()},
+            **{f"channels_{k}": v for k, v in self.exchange.statistics().items()},
+            **{f"wasm_{k}": float(v) for k, v in self.runtime.statistics().items()},
+        }
+
+    async def close(self) -> None:
+        """Asks every process to end, waits TERMINATE_SECONDS, ends the rest, and stops the device. Idempotent."""
+        self._closing = True
+        alive = [p for p in self._processes.values() if p.exit is None]
+        for process in alive:
+            process.send_signal("terminate")
+        if alive:
+            await asyncio.wait([asyncio.ensure_future(p.ended()) for p in alive], timeout=TERMINATE_SECONDS)
+        for process in alive:
+            process.kill("killed", "the daemon stopped")
+        for task in list(self._starting):
+            task.cancel()
+        if self._recount_timer is not None:
+            self._recount_timer.cancel()
+        self.engine.link.close()
+        self.runtime.close()

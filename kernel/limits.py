@@ -1,0 +1,76 @@
+"""Every limit, with its unit in its name. Those of a process are fields of `ProcessLimits`; the rest bound the kernel.
+
+A limit is inclusive: a program may use exactly so much. What happens one past it is said beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """What one process may use. The operator's are the most a spawn may ask for."""
+
+    memory_bytes: int = 256 * MEBIBYTE      # linear memory of the guest; growing past it fails in the guest
+    cpu_fuel: int = 2_000_000_000_000       # wasm instructions, about 10 minutes; then `cpu-limit`
+    wall_seconds: float = 3600.0            # since spawn; then `wall-limit`
+    output_bytes: int = 16 * MEBIBYTE       # log and messages in all; then `output-limit`
+    kv_pages: int = 16_384                  # pages of every file it holds; then errno `limit`
+    descriptors: int = 1024                 # open files; then errno `limit`
+    handles: int = 4096                     # pending and untaken handles; then errno `limit`
+    children: int = 256                     # living children; then errno `limit`
+
+
+# --- guests ---
+WASM_STACK_BYTES = 512 << 10                # deeper recursion traps in the guest
+FIBER_STACK_BYTES = 2 * MEBIBYTE            # the fiber's own stack: the guest's, and room for a host callback
+SLICE_FUEL = 3_000_000                      # instructions before a guest makes room for others, about 1 ms
+SLICE_CALLS = 64                            # immediate system calls before it does
+HEAVY_SLICES = 8                            # full slices in a row before a guest continues on a worker thread
+HEAVY_THREADS = 2                           # such worker threads
+
+# --- images ---
+IMAGE_BYTES = 64 * MEBIBYTE                 # an upload, compiled or source
+IMAGES_PER_USER = 1000
+COMPILE_SECONDS = 60                        # CPU of the compiling child
+COMPILE_WALL_SECONDS = 120
+COMPILE_BYTES = 6 << 30                     # address space of the compiling child
+SOURCE_FILES = 256                          # files in a directory or zip of Python modules
+SOURCE_BYTES = 4 * MEBIBYTE                 # their text in all
+
+# --- system calls ---
+ARGUMENTS_BYTES = 64 << 10                  # the JSON object given at spawn
+MESSAGE_BYTES = MEBIBYTE                    # one message of any channel
+TEXT_BYTES = 4 * MEBIBYTE                   # text given to tokenize, chat, log
+INLINE_TEXT_BYTES = 4096                    # longer texts are tokenized off the event loop
+WAIT_HANDLES = 1024                         # handles in one wait
+VOCABULARY_COUNT = 65_536                   # tokens asked of `vocabulary` at once
+PASS_TOKENS = 131_072                       # input tokens of one pass, if the context allows as many
+PASS_SAMPLES = 1024
+PASS_PROBES = 1024
+PROBE_TOKENS = 4096                         # k of `top`, or tokens of `log-probabilities`
+VISIBLE_RANGES = 65_536                     # of one pass
+STOP_SEQUENCES = 64
+STOP_SEQUENCE_TOKENS = 64
+TIMER_SECONDS = 7 * 86_400.0
+TOPIC_BYTES = 256                           # length of a topic, queue or path
+
+# --- processes ---
+PROCESSES = 16_384                          # alive at once: 4 memory maps each, the system's default allows 65,530
+PROCESSES_PER_USER = 16_384
+ENDED_PROCESSES = 4096                      # ended ones remembered, with their output; the oldest go first
+OUTPUT_RING_BYTES = MEBIBYTE                # output kept for those who attach later; the oldest goes first, counted
+OUTPUT_RING_EVENTS = 65_536                 # likewise, in pieces
+QUEUE_MESSAGES = 1024                       # messages waiting in one channel
+QUEUES_PER_USER = 1024
+TERMINATE_SECONDS = 5.0                     # between `terminate` and `kill` when the daemon stops
+
+# --- batches ---
+STEP_TOKENS = 2048                          # input tokens of one step: decodes first, the rest is prefill
+STEP_ROWS = 1024                            # passes in one step
+RUN_AHEAD_STEPS = 2                         # steps submitted before the first of them has come back
+LANES = 16_384                              # decodes alive at once
+IDLE_SECONDS = 1.0                          # without work, before the pages are recounted

@@ -1,0 +1,231 @@
+"""What programs ask of the model: work that the engine cuts into rows of steps. Here: `Pass`, one forward request.
+
+A row is *submitted* when it is put into a batch and *accepted* when its result has come back; several steps may lie
+between. Whatever is stopped, cancelled or has failed is undone by cutting the file; rows of it that are still under
+way write only to slots that lie past the cut, and the device keeps the order of steps, so nobody reads what they leave.
+
+The draw of a sample is the offset of the token whose logits it is drawn from: the same seed on the same tokens draws
+the same, whether it is asked for pass by pass or by a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from cadenza.kernel.device.batch import Float32, Int32, StepResult, UInt8
+from cadenza.kernel.handles import Waitable
+from cadenza.kvfs.errors import CadenzaError, NotReady
+
+if TYPE_CHECKING:
+    from cadenza.kernel.batch_builder import BatchBuilder
+    from cadenza.kernel.engine import Engine
+    from cadenza.kvfs.file import File
+
+
+class Sampler(NamedTuple):
+    """temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+
+
+class Probe(NamedTuple):
+    """`kind` is a PROBE_… of kernel/device/batch.py; `top` how many a top probe gives; `tokens` those whose
+    log-probability is asked."""
+
+    kind: int
+    top: int = 0
+    tokens: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswer:
+    """`values` as in StepResult; `ids` are the tokens of top."""
+
+    kind: int
+    values: Float32
+    ids: Int32
+
+
+@dataclass(slots=True)
+class PassCompletion:
+    """Sampled tokens and probes, in the order in which they were asked for."""
+
+    tokens: list[int]
+    probes: list[ProbeAnswer]
+    computed_tokens: int
+    reused_tokens: int = 0
+
+
+class Work(Waitable):
+    """What the engine and the batcher know of a pass or a run."""
+
+    __slots__ = (
+        "arrival",
+        "engine",
+        "fed",
+        "file",
+        "inputs",
+        "over",
+        "positions",
+        "priority",
+        "reads",
+        "start",
+        "turn",
+        "under_way",
+    )
+
+    def __init__(
+        self, engine: Engine, file: File, reads: list[File], inputs: Int32, positions: Int32, priority: int
+    ) -> None:
+        super().__init__()
+        self.engine = engine
+        self.file = file
+        self.reads = reads
+        self.inputs = inputs
+        self.positions = positions
+        self.priority = priority
+        self.start = len(file)
+        self.fed = 0                 # input tokens submitted so far; a run goes on past len(inputs)
+        self.over = False
+        self.arrival = 0
+        self.turn = 0                # step in which it last had a row
+        self.under_way = 0           # rows submitted and not accepted
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether inputs that the program gave are still to be submitted."""
+        return self.fed < len(self.inputs)
+
+    def wanted(self) -> int:
+        """How many tokens could go into the next step; 0 when there is nothing to submit for now."""
+        raise NotImplementedError
+
+    def submit(self, builder: BatchBuilder, count: int) -> None:
+        """Puts a row of `count` tokens into the batch. Raises NoPages, and changes nothing, if there is no room."""
+        raise NotImplementedError
+
+    def accept(self, result: StepResult, row: Row) -> None:
+        """Takes what a row of this work brought back."""
+        raise NotImplementedError
+
+    def fail(self, error: CadenzaError) -> None:
+        """Ends with an error; the file is as it was before. Idempotent."""
+        raise NotImplementedError
+
+    def release(self, keep_tokens: int) -> None:
+        """Leaves the engine: the file is cut to `keep_tokens` and may be written by others again."""
+        self.over = True
+        self.file.truncate(keep_tokens)
+        self.file.end_append()
+        for read in self.reads:
+            read.close()
+        self.reads = []
+        self.engine.remove(self)
+
+    def _submit_inputs(self, builder: BatchBuilder, count: int) -> int:
+        chunk = slice(self.fed, self.fed + count)
+        tokens, positions = self.inputs[chunk].tolist(), self.positions[chunk].tolist()
+        slots, copies = self.file.extend(tokens, positions)
+        self.fed += count
+        return builder.add_row(self.reads, self.file, tokens, positions, slots.tolist(), copies)
+
+
+class Row(NamedTuple):
+    """One row of a submitted step: whose it is, and where its answers lie in the result."""
+
+    work: Work
+    samples: int
+    samples_end: int
+    probes: int
+    probes_end: int
+
+
+class Pass(Work):
+    """One forward request: appends its inputs, answers what was asked of its rows."""
+
+    __slots__ = ("_completion", "_error", "_mask", "_probes", "_samples", "_visible")
+
+    def __init__(
+        self,
+        engine: Engine,
+        file: File,
+        reads: list[File],
+        inputs: Int32,
+        positions: Int32,
+        priority: int,
+        *,
+        visible: Int32 | None = None,
+        mask: UInt8 | None = None,
+        samples: Sequence[tuple[int, Sampler]] = (),
+        probes: Sequence[tuple[int, Probe]] = (),
+    ) -> None:
+        super().__init__(engine, file, reads, inputs, positions, priority)
+        self._visible = visible
+        self._mask = mask
+        self._samples = sorted(enumerate(samples), key=lambda s: s[1][0])
+        self._probes = sorted(enumerate(probes), key=lambda p: p[1][0])
+        self._completion = PassCompletion([], [], 0)
+        self._error: CadenzaError | None = None
+
+    def wanted(self) -> int:
+        return len(self.inputs) - self.fed
+
+    def submit(self, builder: BatchBuilder, count: int) -> None:
+        first, end = self.fed, self.fed + count
+        token = self._submit_inputs(builder, count) - first
+        if self._visible is not None:
+            inside = (self._visible[:, 0] >= first) & (self._visible[:, 0] < end)
+            builder.add_visible((self._visible[inside] - np.array([first, 0, 0], np.int32)).astype(np.int32))
+        for _, (row, sampler) in self._samples:
+            if first <= row < end:
+                builder.add_sample(token + row, -1, sampler, self.start + row, self._mask)
+        for _, (row, probe) in self._probes:
+            if first <= row < end:
+                builder.add_probe(token + row, probe)
+
+    def accept(self, result: StepResult, row: Row) -> None:
+        done = self._completion
+        done.tokens.extend(result.tokens[row.samples:row.samples_end].tolist())
+        for probe in range(row.probes, row.probes_end):
+            kind = self._probes[len(done.probes)][1][1].kind
+            values = result.probe_values[result.probe_starts[probe]:result.probe_starts[probe + 1]]
+            ids = result.probe_ids[result.id_starts[probe]:result.id_starts[probe + 1]]
+            done.probes.append(ProbeAnswer(kind, values.copy(), ids.copy()))
+        if not self.prefilling and not self.under_way:
+            self._finish()
+
+    def _finish(self) -> None:
+        done = self._completion
+        done.computed_tokens = len(self.inputs)
+        done.tokens = [t for _, t in sorted(zip([o for o, _ in self._samples], done.tokens, strict=True))]
+        order = sorted(range(len(self._probes)), key=lambda i: self._probes[i][0])
+        done.probes = [done.probes[i] for i in order]
+        self.release(self.start + len(self.inputs))
+        self.signal()
+
+    def fail(self, error: CadenzaError) -> None:
+        if not self.over:
+            self._error = error
+            self.release(self.start)
+            self.signal()
+
+    def take(self) -> PassCompletion:
+        """Raises what the pass failed with, or NotReady."""
+        if self._error is not None:
+            raise self._error
+        if not self.over:
+            raise NotReady("the pass has not finished; wait for its handle first")
+        return self._completion
+
+    def close(self) -> None:
+        if not self.over:
+            self.release(self.start)
+

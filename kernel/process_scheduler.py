@@ -1,0 +1,56 @@
+"""Which program may run: a queue of guests that have something to do, run slice by slice between events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from cadenza.kernel.wasm.seams import Advance
+
+if TYPE_CHECKING:
+    from cadenza.kernel.process import Process
+
+TURN_SECONDS = 0.005      # how long programs run before the event loop sees to sockets, timers and the device
+
+
+class ProcessScheduler:
+    """Higher priority first, else first come first served; a program whose slice is used up goes to the end."""
+
+    def __init__(self) -> None:
+        self._queues: dict[int, deque[Process]] = {}
+        self._turn_is_due = False
+        self.slices = 0
+
+    def make_ready(self, process: Process) -> None:
+        """`process` has something to do. It is queued already when this is called twice: callers see to that."""
+        self._queues.setdefault(process.priority, deque()).append(process)
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def ready(self) -> int:
+        return sum(len(queue) for queue in self._queues.values())
+
+    def _turn(self) -> None:
+        until = time.monotonic() + TURN_SECONDS
+        while (process := self._next()) is not None:
+            self.slices += 1
+            if process.advance() is Advance.READY:
+                self._queues.setdefault(process.priority, deque()).append(process)
+            if time.monotonic() >= until:
+                break
+        self._turn_is_due = bool(self._queues)
+        if self._turn_is_due:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _next(self) -> Process | None:
+        if not self._queues:
+            return None
+        priority = max(self._queues)
+        queue = self._queues[priority]
+        process = queue.popleft()
+        if not queue:
+            del self._queues[priority]
+        return process

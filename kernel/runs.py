@@ -1,0 +1,167 @@
+"""`Run`: decoding that the kernel continues without asking, delivering tokens as they come.
+
+    ├── before ──┼── inputs ──┼── sampled and fed ──┼── sampled, not fed
+    0          start         base             base + echoed
+
+Steps are submitted ahead of results, so at any time `len(tokens)` are known, `sampled` have been asked for, and
+`echoed` have been fed back as inputs, by value if known and by lane if not. An ended run has fed all but its last
+token. What was submitted past the end is cut off: the outcome is that of an unhurried run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from cadenza.kernel.device.batch import Int32, StepResult, UInt8
+from cadenza.kernel.passes import Row, Sampler, Work
+from cadenza.kvfs.errors import CadenzaError
+
+if TYPE_CHECKING:
+    from cadenza.kernel.batch_builder import BatchBuilder
+    from cadenza.kernel.engine import Engine
+    from cadenza.kvfs.file import File
+
+
+class Stop(NamedTuple):
+    """When a run ends. `max_tokens` counts sampled tokens; `room_tokens` is what the context still holds."""
+
+    max_tokens: int
+    room_tokens: int
+    tokens: frozenset[int] = frozenset()
+    sequences: tuple[tuple[int, ...], ...] = ()
+
+
+class Progress(NamedTuple):
+    """Tokens not taken before, and how the run stands: a case of WIT's `inference.finish`."""
+
+    tokens: list[int]
+    finish: str
+
+
+class Run(Work):
+    """One decode. Ready when `deliver_every` tokens wait to be taken, or when it has ended."""
+
+    __slots__ = ("_deliver_every", "_echoed", "_error", "_finish", "_lane", "_mask", "_most", "_next_position",
+                 "_sampled", "_sampler", "_stop", "_taken", "base", "tokens")
+
+    def __init__(
+        self,
+        engine: Engine,
+        file: File,
+        reads: list[File],
+        inputs: Int32,
+        positions: Int32,
+        priority: int,
+        *,
+        sampler: Sampler,
+        stop: Stop,
+        mask: UInt8 | None = None,
+        deliver_every: int = 1,
+    ) -> None:
+        super().__init__(engine, file, reads, inputs, positions, priority)
+        self._sampler = sampler
+        self._stop = stop
+        self._most = min(stop.max_tokens, stop.room_tokens + 1)    # the last token sampled needs no room
+        self._mask = mask
+        self._deliver_every = deliver_every
+        self._lane = engine.lanes.take()
+        self.base = self.start + len(inputs)
+        self._next_position = int(positions[-1]) + 1
+        self.tokens: list[int] = []
+        self._sampled = 0
+        self._echoed = 0
+        self._taken = 0
+        self._finish = "running"
+        self._error: CadenzaError | None = None
+
+    def wanted(self) -> int:
+        if self.fed < len(self.inputs):
+            return len(self.inputs) - self.fed
+        return 1 if self._echoed < self._sampled < self._most else 0
+
+    def submit(self, builder: BatchBuilder, count: int) -> None:
+        if self.fed < len(self.inputs):
+            last = self._submit_inputs(builder, count) + count - 1
+            if self.fed < len(self.inputs):
+                return
+        else:
+            last = self._submit_echo(builder)
+        builder.add_sample(last, self._lane, self._sampler, self.base + self._sampled - 1, self._mask)
+        self._sampled += 1
+
+    def _submit_echo(self, builder: BatchBuilder) -> int:
+        echoed = self._echoed
+        known = self.tokens[echoed] if echoed < len(self.tokens) else -1
+        position = self._next_position + echoed
+        slot, copies = self.file.extend_one(known, position)
+        self._echoed = echoed + 1
+        named = known if known >= 0 else -1 - self._lane
+        return builder.add_row(self.reads, self.file, (named,), (position,), (slot,), copies)
+
+    def accept(self, result: StepResult, row: Row) -> None:
+        if row.samples == row.samples_end:
+            return                                      # a chunk of the inputs that was not the last
+        token = int(result.tokens[row.samples])
+        ordinal = len(self.tokens)
+        self.tokens.append(token)
+        if ordinal < self._echoed:
+            self.file.set_token(self.base + ordinal, token)
+        finish = self._finish_after(token)
+        if finish is not None:
+            self._end(finish)
+        elif len(self.tokens) - self._taken >= self._deliver_every:
+            self.signal()
+
+    def take(self) -> Progress:
+        """What has come since the last take. Raises, once nothing is left to take, what the run failed with."""
+        tokens = self.tokens[self._taken:]
+        if self._error is not None and not tokens:
+            raise self._error
+        self._taken += len(tokens)
+        if not self.over:
+            self.unsignal()
+        return Progress(tokens, self._finish if self._error is None else "running")
+
+    def stop(self) -> None:
+        """Undoes what has not been taken. A run of which nothing was taken has never been."""
+        if not self.over:
+            self._end("stopped", self._taken)
+        elif self._taken < len(self.tokens):
+            self._cut_ended()
+
+    def fail(self, error: CadenzaError) -> None:
+        if not self.over:
+            self._error = error
+            self._end("running")
+
+    def close(self) -> None:
+        self.stop()
+
+    def _finish_after(self, token: int) -> str | None:
+        stop = self._stop
+        if token in stop.tokens:
+            return "stop-token"
+        for sequence in stop.sequences:
+            if token == sequence[-1] and tuple(self.tokens[-len(sequence):]) == sequence:
+                return "stop-sequence"
+        if len(self.tokens) < self._most:
+            return None
+        return "length" if self._most == stop.max_tokens else "context-full"
+
+    def _end(self, finish: str, keep: int | None = None) -> None:
+        if keep is not None:
+            del self.tokens[keep:]
+        self._finish = finish
+        self.engine.lanes.give_back(self._lane)
+        self.release(self._end_of_file())
+        self.signal()
+
+    def _end_of_file(self) -> int:
+        return min(self.base + len(self.tokens) - 1, len(self.file)) if self.tokens else self.start
+
+    def _cut_ended(self) -> None:
+        untouched = not self.file.busy and not self.file.closed and len(self.file) == self._end_of_file()
+        del self.tokens[self._taken:]
+        self._finish = "stopped"
+        if untouched:
+            self.file.truncate(self._end_of_file())

@@ -1,0 +1,291 @@
+"""Values lowered from Python into wasmtime's layout.
+
+What has a fixed shape (records, tuples, boxes) is cloned whole from a template by one native call and then filled in
+place. Invariant: a val that can be reached is always well-formed, so that a half-built answer can be discarded.
+Compiled once for each type and kept, templates too.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from ctypes import addressof, c_char_p, c_size_t, c_uint8, c_void_p
+from functools import cache
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+
+from cadenza.kernel.wasm import wit
+from cadenza.kernel.wasm.memory_unsafe import (
+    CODE,
+    ENTRY,
+    KIND,
+    MEMORY,
+    NAME,
+    NUMPY,
+    VAL,
+    native,
+    pointer_at,
+    python_name,
+)
+from cadenza.kernel.wasm.seams import Case
+
+Fill: TypeAlias = Callable[[int, Any], None]            # address of a val, the value
+
+SMALL: Final = 8                                        # up to so many, numbers are packed one by one: cheaper than numpy
+
+_bytes_new = native("wasm_byte_vec_new", None, c_void_p, c_size_t, c_char_p)
+_list_new = native("wasmtime_component_vallist_new_uninit", None, c_void_p, c_size_t)
+_tuple_new = native("wasmtime_component_valtuple_new_uninit", None, c_void_p, c_size_t)
+_record_new = native("wasmtime_component_valrecord_new_uninit", None, c_void_p, c_size_t)
+_flags_new = native("wasmtime_component_valflags_new_uninit", None, c_void_p, c_size_t)
+_clone = native("wasmtime_component_val_clone", None, c_void_p, c_void_p)
+_box = native("wasmtime_component_val_new", c_void_p, c_void_p)
+_boxed = struct.Struct("<BxxxxxxxQ").pack_into          # kind, pointer
+_unit = struct.Struct("<BxxxxxxxBxxxxxxxQ").pack_into   # kind, is_ok, pointer
+
+
+class _Lowering(NamedTuple):
+    """`blank` writes the val's fixed shape (used once, for templates); `fill` completes a val that is blank.
+    A type without a fixed shape is blank as zero bytes."""
+
+    blank: Callable[[int], None]
+    fill: Fill
+    fixed: bool
+
+
+@cache
+def lower_value(type_: wit.Type) -> Fill:
+    """Writes a whole val. Raises what struct, numpy or a missing attribute raise; then `discard` what was built."""
+    lowering = _lowering(type_)
+    if not lowering.fixed:
+        return lowering.fill
+    template, fill = _template(lowering.blank), lowering.fill
+
+    def lower(address: int, value: Any) -> None:
+        _clone(template, address)
+        fill(address, value)
+    return lower
+
+
+def _template(build: Callable[[int], None]) -> int:
+    """The address of a val that is never freed."""
+    room = (c_uint8 * VAL)()
+    _templates.append(room)
+    build(addressof(room))
+    return addressof(room)
+
+
+_templates: Final[list[Any]] = []
+
+
+def _zero(address: int) -> None:
+    MEMORY[address:address + VAL] = bytes(VAL)
+
+
+@cache
+def _lowering(type_: wit.Type) -> _Lowering:
+    match type_:
+        case wit.TupleOf(elements):
+            return _tuple(elements)
+        case wit.Record():
+            return _record(type_)
+        case _:
+            return _Lowering(_zero, _fill(type_), False)
+
+
+def _fill(type_: wit.Type) -> Fill:
+    match type_:
+        case wit.Scalar("string"):
+            return _fill_string
+        case wit.Scalar(name):
+            return _fill_scalar(name)
+        case wit.Enum(_, names):
+            return _fill_enum(names)
+        case wit.Flags(_, names):
+            return _fill_flags(names)
+        case wit.ListOf(wit.Scalar(name)) if name in NUMPY:
+            return _fill_numbers(name)
+        case wit.ListOf(element):
+            return _fill_list(element)
+        case wit.Option(payload):
+            some = _fill_box(payload, lambda address, box: _boxed(MEMORY, address, KIND["option"], box), 8)
+            return lambda address, value: _boxed(MEMORY, address, KIND["option"], 0) if value is None \
+                else some(address, value)
+        case wit.Result(ok, err):
+            return _fill_case({"ok": _fill_result(ok, True), "err": _fill_result(err, False)})
+        case wit.Variant(_, cases):
+            return _fill_case({name: _fill_variant(name, payload) for name, payload in cases})
+    raise AssertionError(type_)
+
+
+def _fill_string(address: int, value: str) -> None:
+    data = value.encode("utf-8", "replace")
+    _bytes_new(address + 8, len(data), data)
+    MEMORY[address] = _STRING
+
+
+_STRING: Final = KIND["string"]
+_LIST: Final = KIND["list"]
+
+
+def _fill_scalar(name: str) -> Fill:
+    kind, pack = KIND[name], struct.Struct(f"<B7x{CODE[name]}").pack_into
+    if name == "char":
+        return lambda address, value: pack(MEMORY, address, kind, ord(value))
+    return lambda address, value: pack(MEMORY, address, kind, value)
+
+
+def _write_name(address: int, name: str) -> None:
+    _bytes_new(address, len(name), name.encode())
+
+
+def _fill_enum(names: tuple[str, ...]) -> Fill:
+    def build(name: str) -> Callable[[int], None]:
+        def write(address: int) -> None:
+            _write_name(address + 8, name)
+            MEMORY[address] = KIND["enum"]
+        return write
+    templates = {name: _template(build(name)) for name in names}
+    return lambda address, value: _clone(templates[value], address)
+
+
+def _fill_flags(names: tuple[str, ...]) -> Fill:
+    def fill(address: int, value: Any) -> None:
+        present = [name for name in names if name in value]
+        if len(present) != len(value):
+            raise ValueError(f"flags {sorted(value)} are not among {names}")
+        _flags_new(address + 8, len(present))
+        for n, name in enumerate(present):
+            _write_name(pointer_at(MEMORY, address + 16)[0] + NAME * n, name)
+        MEMORY[address] = KIND["flags"]
+    return fill
+
+
+def _fill_numbers(name: str) -> Fill:
+    kind, dtype = KIND[name], NUMPY[name]
+    cell = np.dtype(f"u{dtype.itemsize}")
+    cells, first = VAL // cell.itemsize, 8 // cell.itemsize
+    pack = struct.Struct(f"<B7x{CODE[name]}{24 - dtype.itemsize}x").pack
+
+    def fill(address: int, value: Any) -> None:
+        count = len(value)
+        if count <= SMALL:
+            packed = b"".join([pack(kind, number) for number in value])
+            _list_new(address + 8, count)
+            data = pointer_at(MEMORY, address + 16)[0]
+            MEMORY[data:data + len(packed)] = packed
+        else:
+            numbers = np.asarray(value, dtype)
+            _list_new(address + 8, count)
+            table = np.frombuffer(MEMORY, cell, count * cells, pointer_at(MEMORY, address + 16)[0]).reshape(count, cells)
+            table[:, 0] = kind
+            table[:, first] = numbers.view(cell)
+        MEMORY[address] = _LIST
+    return fill
+
+
+def _fill_list(element: wit.Type) -> Fill:
+    lower = lower_value(element)
+
+    def fill(address: int, value: Sequence[Any]) -> None:
+        count = len(value)
+        _list_new(address + 8, count)
+        data = pointer_at(MEMORY, address + 16)[0] if count else 0
+        MEMORY[data:data + VAL * count] = bytes(VAL * count)
+        MEMORY[address] = _LIST
+        for n, item in enumerate(value):
+            lower(data + VAL * n, item)
+    return fill
+
+
+def _tuple(elements: tuple[wit.Type, ...]) -> _Lowering:
+    parts = [_lowering(element) for element in elements]
+    places = [(part.fill, VAL * n) for n, part in enumerate(parts)]
+
+    def blank(address: int) -> None:
+        _tuple_new(address + 8, len(parts))
+        for part, (_, place) in zip(parts, places, strict=True):
+            part.blank(pointer_at(MEMORY, address + 16)[0] + place)
+        MEMORY[address] = KIND["tuple"]
+
+    def fill(address: int, value: Sequence[Any]) -> None:
+        data = pointer_at(MEMORY, address + 16)[0]
+        for (write, place), item in zip(places, value, strict=True):
+            write(data + place, item)
+    return _Lowering(blank, fill, True)
+
+
+def _record(record: wit.Record) -> _Lowering:
+    parts = [(name, _lowering(type_)) for name, type_ in record.fields]
+    places = [(part.fill, ENTRY * n + NAME) for n, (_, part) in enumerate(parts)]
+    get = attrgetter(*[python_name(name) for name, _ in parts])
+    single = len(parts) == 1
+
+    def blank(address: int) -> None:
+        _record_new(address + 8, len(parts))
+        data = pointer_at(MEMORY, address + 16)[0]
+        for n, (name, part) in enumerate(parts):
+            _write_name(data + ENTRY * n, name)
+            part.blank(data + ENTRY * n + NAME)
+        MEMORY[address] = KIND["record"]
+
+    def fill(address: int, value: Any) -> None:
+        data = pointer_at(MEMORY, address + 16)[0]
+        for (write, place), item in zip(places, (get(value),) if single else get(value), strict=True):
+            write(data + place, item)
+    return _Lowering(blank, fill, True)
+
+
+def _fill_box(payload: wit.Type | None, write: Callable[[int, int], None], pointer: int) -> Fill:
+    """A val that points to another: `write(address, box)` makes it; `pointer` is where in it the pointer is."""
+    if payload is None:
+        return lambda address, value: write(address, 0)
+    lowering = _lowering(payload)
+
+    def build(address: int) -> None:
+        lowering.blank(address)
+        write(address, _box(address))
+    template, fill = _template(build), lowering.fill
+
+    def lower(address: int, value: Any) -> None:
+        _clone(template, address)
+        fill(pointer_at(MEMORY, address + pointer)[0], value)
+    return lower
+
+
+@cache
+def _fill_result(payload: wit.Type | None, is_ok: bool) -> Fill:
+    return _fill_box(payload, lambda address, box: _unit(MEMORY, address, KIND["result"], is_ok, box), 16)
+
+
+def _fill_variant(name: str, payload: wit.Type | None) -> Fill:
+    def write(address: int, box: int) -> None:
+        _write_name(address + 8, name)
+        struct.pack_into("<Q", MEMORY, address + 24, box)
+        MEMORY[address] = KIND["variant"]
+    return _fill_box(payload, write, 24)
+
+
+def _fill_case(cases: dict[str, Fill]) -> Fill:
+    def fill(address: int, value: Case) -> None:
+        cases[value.name](address, value.value)
+    return fill
+
+
+class Failure(NamedTuple):
+    """The ABI's `error`."""
+
+    errno: str
+    message: str
+
+
+def lower_answer(function: wit.Function) -> tuple[Fill | None, Fill | None]:
+    """How to write what a handler returned, and a `Failure`: None where the function answers no such thing."""
+    result = function.result
+    if result is None:
+        return None, None
+    if function.fallible and isinstance(result, wit.Result):
+        return _fill_result(result.ok, True), _fill_result(result.err, False)
+    return lower_value(result), None

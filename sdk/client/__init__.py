@@ -1,0 +1,40 @@
+"""The client library: `from cadenza.sdk.client import Client`."""
+
+from cadenza.sdk.client.attachment import Attachment
+from cadenza.sdk.client.client import DEFAULT_TARGET, Client
+from cadenza.sdk.client.errors import (
+    ClientError,
+    DeadlineExceeded,
+    Denied,
+    Exists,
+    Invalid,
+    LimitExceeded,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from cadenza.sdk.client.process import Process
+from cadenza.sdk.client.records import Event, ExitStatus, Facts, Image, Limits, Lost, Output
+
+__all__ = [
+    "DEFAULT_TARGET",
+    "Attachment",
+    "Client",
+    "ClientError",
+    "DeadlineExceeded",
+    "Denied",
+    "Event",
+    "Exists",
+    "ExitStatus",
+    "Facts",
+    "Image",
+    "Invalid",
+    "LimitExceeded",
+    "Limits",
+    "Lost",
+    "NotFound",
+    "Output",
+    "Process",
+    "Unauthenticated",
+    "Unavailable",
+]

@@ -1,0 +1,52 @@
+"""Cadenza, as a program sees it: `import cadenza` in an inferlet.
+
+    import cadenza
+
+    async def main(args: cadenza.Arguments) -> None:
+        async with cadenza.Context() as context:
+            context.user(args.question)
+            async for piece in context.generate(max_tokens=200):
+                print(piece, end="", flush=True)
+
+Ordinary asyncio works: gather, tasks, timeouts, cancellation, queues. What is not here is in the modules: `model`
+(tokens, facts, chat template), `inference` (the bare `forward` and `Run`), `kv` (files), `channel` (messages),
+`process` (children, signals), `events` (handles, timers), `tools` and `arithmetic` (for agents).
+"""
+
+from . import arithmetic, channel, errors, events, inference, kv, model, process, tools
+from .arguments import Arguments
+from .channel import Source, messages, publish, pull, push, receive, send, subscribe
+from .context import Context
+from .errors import (
+    Busy,
+    Cancelled,
+    Closed,
+    Denied,
+    DeviceLost,
+    Error,
+    Exists,
+    Full,
+    Internal,
+    Invalid,
+    LimitExceeded,
+    NoPages,
+    NotFound,
+    NotReady,
+    TooLong,
+    Unsupported,
+)
+from .events import Handle, timer, wait
+from .generation import Generation
+from .inference import Entropy, LogProbabilities, Logits, Mask, Run, Sampler, Top, TopTokens, Visible, forward
+from .kv import File
+from .process import Child, ExitStatus, kill, pid, signals, spawn
+from .tools import Call, Tools
+
+__all__ = [
+    "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Denied", "DeviceLost", "Entropy", "Error",
+    "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal", "Invalid", "LimitExceeded",
+    "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run", "Sampler", "Source", "TooLong",
+    "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic", "channel", "errors", "events", "forward",
+    "inference", "kill", "kv", "messages", "model", "pid", "process", "publish", "pull", "push", "receive", "send",
+    "signals", "spawn", "subscribe", "timer", "tools", "wait",
+]  # fmt: skip

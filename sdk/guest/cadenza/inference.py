@@ -1,0 +1,254 @@
+"""The bare model calls under `Context`: one forward pass, and a run of them that the kernel continues by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+from componentize_py_types import Err
+from wit_world.imports import inference as kernel
+
+from .errors import checked, error_of
+from .events import Handle
+from .kv import File
+
+Finish = Literal["running", "stop-token", "stop-sequence", "length", "context-full", "stopped"]
+"""How a run ended: the model ended the text, a sequence came, as many tokens as asked for, no room, or `stop`."""
+
+FINISH: dict[kernel.Finish, Finish] = {
+    kernel.Finish.RUNNING: "running",
+    kernel.Finish.STOP_TOKEN: "stop-token",
+    kernel.Finish.STOP_SEQUENCE: "stop-sequence",
+    kernel.Finish.LENGTH: "length",
+    kernel.Finish.CONTEXT_FULL: "context-full",
+    kernel.Finish.STOPPED: "stopped",
+}
+
+_forward = checked(kernel.forward)
+_take_pass = checked(kernel.take_pass)
+_decode = checked(kernel.decode)
+_stop = checked(kernel.stop)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a token is drawn. Greedy as it stands; `temperature` above 0 draws, the same for the same seed and tokens.
+
+    `top_k` 0, `top_p` 1 and `min_p` 0 are off.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Mask:
+    """`tokens` are the only ones that may be drawn or, with `allowed=False`, the only ones that may not."""
+
+    tokens: Sequence[int]
+    allowed: bool = True
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Offsets `first` up to `first + count` are visible to input row `row`; a row without ranges sees all before it."""
+
+    row: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Top:
+    """Asks for the `count` likeliest next tokens; answered by `TopTokens`."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class LogProbabilities:
+    """Asks for the log-probabilities of `tokens` as the next one; answered by a list of floats (natural logarithm)."""
+
+    tokens: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Asks for the entropy of the next token; answered by a float (nats)."""
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Asks for all logits; answered by a list of floats, one a token of the vocabulary."""
+
+
+Probe = Top | LogProbabilities | Entropy | Logits
+
+
+@dataclass(frozen=True)
+class TopTokens:
+    """The likeliest tokens, likeliest first; `tail` is the probability of all the others together."""
+
+    tokens: list[int]
+    log_probabilities: list[float]
+    tail: float
+
+
+Answer = TopTokens | list[float] | float
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a pass gave: a token for each sample asked for, an answer for each probe."""
+
+    tokens: list[int]
+    probes: list[Answer]
+    computed_tokens: int
+    reused_tokens: int
+
+
+async def forward(
+    file: File,
+    tokens: Sequence[int],
+    *,
+    reads: Sequence[File] = (),
+    positions: Sequence[int] = (),
+    visible: Sequence[Visible] = (),
+    mask: Mask | None = None,
+    samples: Sequence[tuple[int, Sampler]] = (),
+    probes: Sequence[tuple[int, Probe]] = (),
+) -> Completion:
+    """Appends `tokens` (one at least) to `file` in one pass over `reads` and it.
+
+    `samples` and `probes` are asked of rows: row 0 is the first of `tokens`, and tells of the token after it.
+    Without `positions` they follow those that are read. Raises Invalid, TooLong, NoPages, Busy, LimitExceeded.
+    Cancelled, the pass is too, and `file` holds what it held or all.
+    """
+    handle = Handle(
+        _forward(
+            kernel.Pass(
+                file.descriptor,
+                [read.descriptor for read in reads],
+                list(tokens),
+                list(positions),
+                [kernel.VisibleRange(seen.row, seen.first, seen.count) for seen in visible],
+                mask_of(mask),
+                [kernel.SampleRequest(row, sampler_of(sampler)) for row, sampler in samples],
+                [kernel.ProbeRequest(row, probe_of(probe)) for row, probe in probes],
+            )
+        )
+    )
+    try:
+        await handle
+    except BaseException:
+        handle.close()
+        raise
+    done = _take_pass(handle.number)
+    answers = [answer_of(probe) for probe in done.probes]
+    return Completion(list(done.tokens), answers, done.computed_tokens, done.reused_tokens)
+
+
+class Run:
+    """Forward `tokens`, sample, forward the sampled, … until something ends it, without the program being asked.
+
+    `await run.take()` until `finish` is no longer "running". Afterwards the file holds what it held, `tokens`, and
+    all that was sampled but the last.
+    """
+
+    __slots__ = ("finish", "handle")
+
+    def __init__(
+        self,
+        file: File,
+        tokens: Sequence[int],
+        *,
+        max_tokens: int,
+        sampler: Sampler | None = None,
+        reads: Sequence[File] = (),
+        positions: Sequence[int] = (),
+        mask: Mask | None = None,
+        stop_tokens: Sequence[int] = (),
+        stop_sequences: Sequence[Sequence[int]] = (),
+        deliver_every: int = 1,
+    ) -> None:
+        """Starts it. Raises Invalid, TooLong, NoPages, Busy, LimitExceeded. `deliver_every`: tokens at a time."""
+        self.finish: Finish = "running"
+        self.handle = Handle(
+            _decode(
+                kernel.Run(
+                    file.descriptor,
+                    [read.descriptor for read in reads],
+                    list(tokens),
+                    list(positions),
+                    mask_of(mask),
+                    sampler_of(sampler or Sampler()),
+                    max_tokens,
+                    list(stop_tokens),
+                    [list(sequence) for sequence in stop_sequences],
+                    deliver_every,
+                )
+            )
+        )
+
+    async def take(self) -> list[int]:
+        """The tokens that came since the last time, one at least unless it has ended; sets `finish`."""
+        if self.finish != "running":
+            return []
+        await self.handle
+        try:
+            progress = kernel.take_tokens(self.handle.number)
+        except Err as refusal:
+            self.finish = "stopped"
+            self.handle.close()
+            raise error_of(refusal) from None
+        if progress.finish is not kernel.Finish.RUNNING:
+            self.finish = FINISH[progress.finish]
+            self.handle.close()
+        return progress.tokens
+
+    def stop(self) -> None:
+        """Ends it as if it had never gone past the tokens already taken. Idempotent; never blocks."""
+        if self.finish == "running":
+            self.finish = "stopped"
+            _stop(self.handle.number)
+            self.handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+
+def sampler_of(sampler: Sampler) -> kernel.Sampler:
+    return kernel.Sampler(
+        float(sampler.temperature), sampler.top_k, float(sampler.top_p), float(sampler.min_p), sampler.seed
+    )
+
+
+def mask_of(mask: Mask | None) -> kernel.LogitMask | None:
+    return None if mask is None else kernel.LogitMask(list(mask.tokens), mask.allowed)
+
+
+def probe_of(probe: Probe) -> kernel.Probe:
+    match probe:
+        case Top(count):
+            return kernel.Probe_Top(count)
+        case LogProbabilities(tokens):
+            return kernel.Probe_LogProbabilities(list(tokens))
+        case Entropy():
+            return kernel.Probe_Entropy()
+        case Logits():
+            return kernel.Probe_Logits()
+
+
+def answer_of(answer: kernel.ProbeAnswer) -> Answer:
+    if isinstance(answer, kernel.ProbeAnswer_Top):
+        top = answer.value
+        return TopTokens(list(top.tokens), list(top.log_probabilities), top.tail)
+    return answer.value

@@ -1,0 +1,1 @@
+"""Kept so that the .proto files lie under their package name, cadenza.v1."""

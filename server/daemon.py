@@ -1,0 +1,142 @@
+"""The daemon: the services around a kernel, from the first connection to the last process's end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from cadenza.kernel.limits import TERMINATE_SECONDS
+from cadenza.kvfs.errors import Invalid
+from cadenza.sdk.proto.cadenza.v1 import images_pb2, processes_pb2, system_pb2
+from cadenza.sdk.proto.cadenza.v1.images_pb2_grpc import add_ImageServiceServicer_to_server
+from cadenza.sdk.proto.cadenza.v1.processes_pb2_grpc import add_ProcessServiceServicer_to_server
+from cadenza.sdk.proto.cadenza.v1.system_pb2_grpc import add_SystemServiceServicer_to_server
+from cadenza.server.address import check_listening, credentials
+from cadenza.server.auth import Keys
+from cadenza.server.boundary import Boundary
+from cadenza.server.images import ImageService
+from cadenza.server.lifetimes import Lifetimes
+from cadenza.server.limits import BOUND_SECONDS, RPC_MESSAGE_BYTES, STOP_SECONDS
+from cadenza.server.metrics import CallMetrics, MetricsServer
+from cadenza.server.options import ListenOptions
+from cadenza.server.processes import ProcessService
+from cadenza.server.system import SystemService
+
+if TYPE_CHECKING:
+    from cadenza.kernel.kernel import Kernel
+
+SERVICES = tuple(
+    service.full_name
+    for module in (images_pb2, processes_pb2, system_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+STOPPING_SECONDS = TERMINATE_SECONDS + 2 * STOP_SECONDS
+CHANNEL_OPTIONS = (
+    ("grpc.so_reuseport", 0),               # a second daemon on the same port must fail, not share it
+    ("grpc.max_receive_message_length", RPC_MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", 20_000),
+)
+
+
+class Daemon:
+    """`async with Daemon(kernel, options) as daemon:` serves until the block ends, then stops, and the kernel with it."""
+
+    def __init__(self, kernel: Kernel, options: ListenOptions, *, bound_seconds: float = BOUND_SECONDS) -> None:
+        """Raises Invalid if the options are unsafe (see address.py) or the keys file is malformed."""
+        self._asked = check_listening(options)
+        self._options = options
+        self._kernel = kernel
+        self._metrics = CallMetrics(kernel.statistics)
+        self._lifetimes = Lifetimes(kernel, bound_seconds)
+        self._processes = ProcessService(kernel, self._lifetimes, kernel.limits)
+        self._health = health.aio.HealthServicer()
+        self._boundary = Boundary(Keys(options.keys), self._metrics)
+        self._server: grpc.aio.Server | None = None
+        self._scraped: MetricsServer | None = None
+        self.address = ""                   # host:port, once started
+        self.metrics_address = ""           # host:port, once started, if there are metrics
+
+    async def __aenter__(self) -> Daemon:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listens. Raises Invalid if a port cannot be had."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        self._server = server = grpc.aio.server(interceptors=(self._boundary,), options=CHANNEL_OPTIONS)
+        self._add_services(server)
+        self.address = str(self._asked.with_port(self._listen(server)))
+        if self._options.metrics_port is not None:
+            self._scraped = await self._listen_for_scrapes(self._options.metrics_port)
+            self.metrics_address = self._scraped.address
+        await server.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def serve_until_signalled(self) -> None:
+        """Returns at the first SIGTERM or SIGINT. The next one then acts as if there were no daemon."""
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, asked.set)
+        try:
+            await asked.wait()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def stop(self) -> None:
+        """Takes no more calls, closes the kernel (which asks every process to end, and kills those that do not), lets
+        clients hear of it, and hangs up. Idempotent."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        await self._health.enter_graceful_shutdown()
+        stopped = asyncio.ensure_future(server.stop(STOPPING_SECONDS))
+        self._lifetimes.close()
+        await self._kernel.close()
+        await server.stop(STOP_SECONDS)
+        await stopped
+        if self._scraped is not None:
+            await self._scraped.__aexit__(None, None, None)
+
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        add_ImageServiceServicer_to_server(ImageService(self._kernel.images), server)
+        add_ProcessServiceServicer_to_server(self._processes, server)
+        add_SystemServiceServicer_to_server(SystemService(self._kernel), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._asked.loopback:
+            reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+    def _listen(self, server: grpc.aio.Server) -> int:
+        secrets = credentials(self._options)
+        try:
+            if secrets is None:
+                return server.add_insecure_port(str(self._asked))
+            return server.add_secure_port(str(self._asked), secrets)
+        except RuntimeError as error:
+            raise Invalid(f"cannot listen on {self._asked}: is another daemon there? ({error})", "address") from error
+
+    async def _listen_for_scrapes(self, port: int) -> MetricsServer:
+        try:
+            return await MetricsServer(self._metrics.registry, port).__aenter__()
+        except OSError as error:
+            raise Invalid(f"cannot listen for metrics on port {port}: {error.strerror}", "metrics_port") from error

@@ -1,0 +1,18 @@
+"""The limits of the daemon itself, with their units in their names. Those of programs are in kernel/limits.py."""
+
+from __future__ import annotations
+
+# --- requests ---
+REQUEST_IDS_PER_USER = 1024                 # answers remembered for a repeated request; the oldest go first
+REQUEST_ID_BYTES = 128
+UPLOADS_PER_USER = 4                        # uploads under way at once; each may hold IMAGE_BYTES
+NAME_CHARACTERS = 128                       # of an image
+PAGE_SIZE = 100                             # objects in one answer of `List`, unless asked
+PAGE_SIZE_MOST = 1000
+PAGE_BYTES = 1 << 20                        # of one answer of `List`, but for its last object
+RPC_MESSAGE_BYTES = 4 << 20                 # one gRPC message, either way; gRPC's own default
+STATUS_CHARACTERS = 1000                    # of an error's message: gRPC refuses statuses above 8 KiB, details and all
+
+# --- clients ---
+BOUND_SECONDS = 5.0                         # a bound process without a client attached lives so long
+STOP_SECONDS = 2.0                          # between the end of the last process and the end of the last connection

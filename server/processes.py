@@ -1,0 +1,129 @@
+"""The process service: spawn, look, signal, wait, attach."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from cadenza.kernel.limits import MESSAGE_BYTES, ProcessLimits
+from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded
+from cadenza.sdk.proto.cadenza.v1 import processes_pb2 as pb
+from cadenza.sdk.proto.cadenza.v1.processes_pb2_grpc import ProcessServiceServicer
+from cadenza.server.boundary import caller
+from cadenza.server.events import Events, exit_message, merged, output_events, timestamp
+from cadenza.server.lifetimes import Lifetimes
+from cadenza.server.listing import page
+from cadenza.server.requests import Requests
+from cadenza.server.spawning import arguments_of, limits_of
+
+if TYPE_CHECKING:
+    from cadenza.kernel.kernel import Kernel
+    from cadenza.kernel.process import Process
+
+SIGNALS = ("terminate", "kill", "interrupt", "user")
+
+
+class ProcessService(ProcessServiceServicer):
+    """Processes of the caller. See processes.proto."""
+
+    def __init__(self, kernel: Kernel, lifetimes: Lifetimes, limits: ProcessLimits) -> None:
+        """`limits`: what a process gets that asks for nothing, and the most it may ask for."""
+        self._kernel = kernel
+        self._lifetimes = lifetimes
+        self._limits = limits
+        self._requests: Requests[pb.Process] = Requests("spawn")
+
+    async def Spawn(self, request: pb.SpawnRequest, context: Any) -> pb.Process:  # noqa: N802
+        user = caller.get()
+
+        async def spawn() -> pb.Process:
+            return process_message(self._spawn(user, request))
+
+        return await self._requests.once(user, request.request_id, request.SerializeToString(deterministic=True), spawn)
+
+    async def Get(self, request: pb.GetProcessRequest, context: Any) -> pb.Process:  # noqa: N802
+        return process_message(self._process(request.pid))
+
+    async def List(self, request: pb.ListProcessesRequest, context: Any) -> pb.ListProcessesResponse:  # noqa: N802
+        messages, token = page(
+            self._kernel.processes(caller.get()), lambda process: [process.pid], process_message,
+            request.page_size, request.page_token,
+        )  # fmt: skip
+        return pb.ListProcessesResponse(processes=messages, next_page_token=token)
+
+    async def Signal(self, request: pb.SignalRequest, context: Any) -> pb.SignalResponse:  # noqa: N802
+        if request.signal not in SIGNALS:
+            raise Invalid(f"signal {request.signal!r} must be one of {', '.join(SIGNALS)}", "signal")
+        self._kernel.signal(caller.get(), request.pid, request.signal)
+        return pb.SignalResponse()
+
+    async def Wait(self, request: pb.WaitRequest, context: Any) -> pb.ExitStatus:  # noqa: N802
+        return exit_message(await self._process(request.pid).ended())
+
+    async def Attach(self, request: Any, context: Any) -> AsyncGenerator[pb.Event, None]:  # noqa: N802
+        start = await _start(request)
+        process = self._process(start.pid)
+        with self._lifetimes.attached(process.owner, process.pid):
+            output = output_events(process, start.after, follow=True)
+            async for event in merged(output, _receipts(process, request)):
+                yield event
+
+    async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncGenerator[pb.Event, None]:  # noqa: N802
+        process = self._process(request.pid)
+        async for event in output_events(process, request.after, follow=request.follow):
+            yield event
+
+    def _process(self, pid: int) -> Process:
+        return self._kernel.process(caller.get(), pid)
+
+    def _spawn(self, user: str, request: pb.SpawnRequest) -> Process:
+        arguments = arguments_of(request.arguments)
+        limits = limits_of(request.limits, self._limits)
+        process = self._kernel.spawn(user, request.image, arguments, detached=not request.bound, limits=limits)
+        if request.bound:
+            self._lifetimes.bind(user, process.pid)
+        return process
+
+
+def process_message(process: Process) -> pb.Process:
+    """A process as it is now."""
+    return pb.Process(
+        pid=process.pid,
+        image_digest=process.image.digest,
+        image_name=process.image.name,
+        arguments=process.arguments,
+        state=process.state,
+        started_at=timestamp(process.started_at),
+        ended_at=None if process.ended_at is None else timestamp(process.ended_at),
+        exit=None if process.exit is None else exit_message(process.exit),
+        usage=process.usage(),
+    )
+
+
+async def _start(requests: AsyncIterator[pb.AttachRequest]) -> pb.AttachStart:
+    async for request in requests:
+        if request.WhichOneof("request") == "start":
+            return request.start
+        break
+    raise Invalid("the first message of attach must be its start", "start")
+
+
+async def _receipts(process: Process, requests: AsyncIterator[pb.AttachRequest]) -> Events:
+    """Delivers the client's messages; a receipt for each."""
+    async for request in requests:
+        if request.WhichOneof("request") != "message":
+            raise Invalid("after its start attach must hold messages only", "message")
+        yield pb.Event(receipt=_deliver(process, request.message))
+
+
+def _deliver(process: Process, message: pb.ClientMessage) -> pb.Receipt:
+    size = len(message.text.encode())
+    try:
+        if size > MESSAGE_BYTES:
+            raise LimitExceeded(
+                f"the message has {size} bytes, the limit is {MESSAGE_BYTES}; send it in parts", "message_bytes"
+            )
+        process.deliver(message.text)
+    except CadenzaError as error:
+        return pb.Receipt(number=message.number, errno=error.errno, message=error.message)
+    return pb.Receipt(number=message.number)

@@ -1,0 +1,79 @@
+"""The argument fetchers: the only place where what a guest sent is read. Everything is checked and copied here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cadenza.kernel.device.batch import (
+    PROBE_ENTROPY,
+    PROBE_LOG_PROBABILITIES,
+    PROBE_LOGITS,
+    PROBE_TOP,
+    Int32,
+    UInt8,
+)
+from cadenza.kernel.inference import Inference
+from cadenza.kernel.limits import MESSAGE_BYTES, TOPIC_BYTES
+from cadenza.kernel.passes import Probe, Sampler
+from cadenza.kernel.process import Process
+from cadenza.kernel.wasm.seams import Case
+from cadenza.kvfs.errors import Invalid
+from cadenza.kvfs.file import File
+
+PROBE_KINDS = {"top": PROBE_TOP, "log-probabilities": PROBE_LOG_PROBABILITIES, "entropy": PROBE_ENTROPY,
+               "logits": PROBE_LOGITS}
+LARGEST = 2**31 - 1
+
+
+def fetch_int32(numbers: Any, field: str) -> Int32:
+    """list<u32> as int32. Raises Invalid for what does not fit: no token, position or offset is so large."""
+    array = np.asarray(numbers)
+    if len(array) and int(array.max()) > LARGEST:
+        raise Invalid(f"{field} holds {int(array.max())}; the largest number that makes sense is {LARGEST}", field)
+    return array.astype(np.int32)
+
+
+def fetch_files(process: Process, record: Any) -> tuple[File, list[File]]:
+    """`file`, opened to append, and `reads`, opened to read."""
+    return process.files.get(record.file, "append"), [process.files.get(int(d), "read") for d in record.reads]
+
+
+def fetch_sampler(record: Any) -> Sampler:
+    return Sampler(record.temperature, record.top_k, record.top_p, record.min_p, record.seed)
+
+
+def fetch_mask(inference: Inference, record: Any) -> UInt8 | None:
+    if record is None:
+        return None
+    return inference.mask(fetch_int32(record.tokens, "mask"), allowed=record.allowed)
+
+
+def fetch_visible(records: Sequence[Any]) -> Int32:
+    """[·, 3]: row, first, count."""
+    numbers = [(r.row, r.first, r.count) for r in records]
+    return fetch_int32(numbers, "visible").reshape(-1, 3) if numbers else np.zeros((0, 3), np.int32)
+
+
+def fetch_probe(case: Case) -> Probe:
+    kind = PROBE_KINDS[case.name]
+    if kind == PROBE_TOP:
+        return Probe(kind, top=case.value)
+    if kind == PROBE_LOG_PROBABILITIES:
+        return Probe(kind, tokens=fetch_int32(case.value, "probes").tolist())
+    return Probe(kind)
+
+
+def fetch_message(text: str) -> str:
+    size = len(text.encode(errors="replace"))
+    if size > MESSAGE_BYTES:
+        raise Invalid(f"the message has {size} bytes; at most {MESSAGE_BYTES} go in one: send it in parts", "text")
+    return text
+
+
+def fetch_name(name: str) -> str:
+    if not 1 <= len(name.encode(errors="replace")) <= TOPIC_BYTES:
+        raise Invalid(f"a name has 1 to {TOPIC_BYTES} bytes", "name")
+    return name

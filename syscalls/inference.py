@@ -1,0 +1,89 @@
+"""Interface `inference`: one forward pass, or a run of steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cadenza.kernel.device.batch import PROBE_ENTROPY, PROBE_TOP, Float32, Int32
+from cadenza.kernel.kernel import Kernel
+from cadenza.kernel.passes import Pass, ProbeAnswer
+from cadenza.kernel.process import Process
+from cadenza.kernel.runs import Progress, Run
+from cadenza.kernel.wasm.seams import Case
+from cadenza.syscalls.arguments import (
+    PROBE_KINDS,
+    fetch_files,
+    fetch_int32,
+    fetch_mask,
+    fetch_probe,
+    fetch_sampler,
+    fetch_visible,
+)
+
+PROBE_NAMES = {kind: name for name, kind in PROBE_KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TopTokens:
+    """WIT's `top-tokens`: `tail` is the probability of all the others."""
+
+    tokens: Int32
+    log_probabilities: Float32
+    tail: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """WIT's `pass-completion`."""
+
+    tokens: list[int]
+    probes: list[Case]
+    computed_tokens: int
+    reused_tokens: int
+
+
+class InferenceCalls:
+    def __init__(self, kernel: Kernel) -> None:
+        self._inference = kernel.inference
+
+    def forward(self, process: Process, request: Any) -> int:
+        process.handles.ensure_room()
+        file, reads = fetch_files(process, request)
+        return process.handles.add(self._inference.forward(
+            process, file, reads, fetch_int32(request.tokens, "tokens"), fetch_int32(request.positions, "positions"),
+            visible=fetch_visible(request.visible),
+            mask=fetch_mask(self._inference, request.mask),
+            samples=[(s.row, fetch_sampler(s.sampler)) for s in request.samples],
+            probes=[(p.row, fetch_probe(p.probe)) for p in request.probes],
+        ))
+
+    def take_pass(self, process: Process, handle: int) -> Completion:
+        done = process.handles.get(handle, Pass).take()
+        return Completion(done.tokens, [answer_probe(p) for p in done.probes], done.computed_tokens, done.reused_tokens)
+
+    def decode(self, process: Process, request: Any) -> int:
+        process.handles.ensure_room()
+        file, reads = fetch_files(process, request)
+        return process.handles.add(self._inference.decode(
+            process, file, reads, fetch_int32(request.tokens, "tokens"), fetch_int32(request.positions, "positions"),
+            sampler=fetch_sampler(request.sampler),
+            mask=fetch_mask(self._inference, request.mask),
+            max_tokens=request.max_tokens,
+            stop_tokens=frozenset(request.stop_tokens.tolist()),
+            stop_sequences=tuple(tuple(s.tolist()) for s in request.stop_sequences),
+            deliver_every=request.deliver_every,
+        ))
+
+    def take_tokens(self, process: Process, handle: int) -> Progress:
+        return process.handles.get(handle, Run).take()
+
+    def stop(self, process: Process, handle: int) -> None:
+        process.handles.get(handle, Run).stop()
+
+
+def answer_probe(answer: ProbeAnswer) -> Case:
+    name = PROBE_NAMES[answer.kind]
+    if answer.kind == PROBE_TOP:
+        return Case(name, TopTokens(answer.ids, answer.values[:-1], float(answer.values[-1])))
+    return Case(name, float(answer.values[0]) if answer.kind == PROBE_ENTROPY else answer.values)

@@ -1,0 +1,167 @@
+"""A kernel that runs nothing: the seam that the services see, for tests of the services alone.
+
+An image is its bytes. A process follows the words of its arguments: {"say": […], "code": 0, "hang": true}; each message
+that is delivered to it comes back as a message, "stop" ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+
+from cadenza.kernel.limits import ProcessLimits
+from cadenza.kernel.output import OutputLog
+from cadenza.kvfs.errors import Closed, Full, Invalid, NotFound
+
+
+@dataclass(frozen=True)
+class FakeExit:
+    ending: str
+    code: int
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class FakeImage:
+    digest: str
+    name: str
+    kind: str
+    owner: str
+    size_bytes: int
+    created_at: float
+
+
+@dataclass(frozen=True)
+class FakeFacts:
+    model: str = "fake"
+    fingerprint: str = "f00d"
+    device: str = "none"
+    pages: int = 64
+    page_tokens: int = 16
+    context_tokens: int = 512
+    kv_tokens: int = 1024
+
+
+class FakeImages:
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], FakeImage] = {}
+        self.added = 0
+        self.waiting = 0
+        self.slow = asyncio.Event()         # cleared by a test that wants `add` to take for ever
+        self.slow.set()
+
+    async def add(self, owner: str, data: bytes, *, name: str = "", kind: str = "") -> FakeImage:
+        self.waiting += 1
+        try:
+            await self.slow.wait()
+        finally:
+            self.waiting -= 1
+        self.added += 1
+        if data.startswith(b"def ("):
+            raise Invalid("agent.py, line 1: invalid syntax", "data")
+        if data == b"bug":
+            raise ZeroDivisionError("a secret")
+        digest = hashlib.sha256(data).hexdigest()
+        image = FakeImage(digest, name, kind or "python", owner, len(data), time.time())
+        return self.kept.setdefault((owner, digest), image)
+
+    def get(self, owner: str, reference: str) -> FakeImage:
+        for image in self.list(owner):
+            if image.name == reference or (len(reference) >= 8 and image.digest.startswith(reference)):
+                return image
+        raise NotFound(f"no image {reference!r}; 'cadenza images' lists yours")
+
+    def list(self, owner: str) -> list[FakeImage]:
+        return [image for image in self.kept.values() if image.owner == owner]
+
+    def delete(self, owner: str, reference: str) -> None:
+        image = self.get(owner, reference)
+        del self.kept[(owner, image.digest)]
+
+
+@dataclass
+class FakeProcess:
+    pid: int
+    owner: str
+    image: FakeImage
+    arguments: str
+    limits: ProcessLimits
+    detached: bool
+    state: str = "running"
+    started_at: float = field(default_factory=time.time)
+    ended_at: float | None = None
+    exit: FakeExit | None = None
+    output: OutputLog = field(default_factory=lambda: OutputLog(4096))
+    signals: list[str] = field(default_factory=list)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def usage(self) -> dict[str, int]:
+        return {"output_bytes": self.output.total_bytes}
+
+    async def ended(self) -> FakeExit:
+        await self.over.wait()
+        assert self.exit is not None
+        return self.exit
+
+    def deliver(self, text: str) -> None:
+        if self.exit is not None:
+            raise Closed(f"process {self.pid} has ended")
+        if text == "full":
+            raise Full("1024 messages wait already", "queue_messages")
+        self.output.write("message", f"echo {text}")
+        if text == "stop":
+            self.end(FakeExit("finished", 0))
+
+    def end(self, status: FakeExit) -> None:
+        self.exit, self.state, self.ended_at = status, "ended", time.time()
+        self.output.close()
+        self.over.set()
+
+
+class FakeKernel:
+    def __init__(self) -> None:
+        self.images = FakeImages()
+        self.facts = FakeFacts()
+        self.limits = ProcessLimits()
+        self.table: dict[int, FakeProcess] = {}
+
+    def spawn(
+        self, owner: str, image: str, arguments: str, *, detached: bool = True, limits: ProcessLimits | None = None
+    ) -> FakeProcess:
+        wishes = json.loads(arguments)
+        process = FakeProcess(
+            len(self.table) + 1, owner, self.images.get(owner, image), arguments, limits or ProcessLimits(), detached
+        )
+        self.table[process.pid] = process
+        for line in wishes.get("say", ()):
+            process.output.write("output", line)
+        if not wishes.get("hang"):
+            process.end(FakeExit("exited" if wishes.get("code") else "finished", wishes.get("code", 0)))
+        return process
+
+    def process(self, owner: str, pid: int) -> FakeProcess:
+        process = self.table.get(pid)
+        if process is None or process.owner != owner:
+            raise NotFound(f"no process {pid}; 'cadenza ps' lists yours")
+        return process
+
+    def processes(self, owner: str) -> list[FakeProcess]:
+        return [process for process in self.table.values() if process.owner == owner]
+
+    def signal(self, owner: str, pid: int, signal: str) -> None:
+        process = self.process(owner, pid)
+        process.signals.append(signal)
+        if process.exit is None and (signal == "kill" or "stubborn" not in process.arguments):
+            process.end(FakeExit("killed", 137, f"signal {signal}"))
+
+    def statistics(self) -> dict[str, float]:
+        return {"processes": float(len(self.table)), "kv_pages_free": 64.0}
+
+    async def close(self) -> None:
+        for signal in ("terminate", "kill"):
+            for process in self.table.values():
+                if process.exit is None:
+                    self.signal(process.owner, process.pid, signal)

@@ -1,0 +1,58 @@
+"""Checkpoints: everything that a run needs to go on, in safetensors and JSON; nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+
+@dataclass
+class Progress:
+    """How far a run has come. `seconds` is time spent training; `curve` holds (step, seconds, loss) averages."""
+
+    seed: int
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    dialogues: int = 0
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Writes checkpoint.safetensors (fp32 weights and optimizer state) and progress.json, each replaced at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{name}": tensor.detach() for name, tensor in model.named_parameters()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    save_file(tensors, folder / "checkpoint.new")
+    (folder / "progress.new").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    (folder / "checkpoint.new").replace(folder / "checkpoint.safetensors")
+    (folder / "progress.new").replace(folder / "progress.json")
+
+
+def load_checkpoint(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> Progress | None:
+    """Loads weights and optimizer state in place and returns the progress; None, with nothing changed, if there is none."""
+    if not (folder / "progress.json").exists():
+        return None
+    values = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    progress = Progress(**(values | {"curve": [tuple(point) for point in values["curve"]]}))
+    states: dict[int, dict[str, Tensor]] = {}
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for key, tensor in load_file(folder / "checkpoint.safetensors").items():
+            owner, name = key.split(".", 1)
+            if owner == "model":
+                parameters[name].copy_(tensor)
+            else:
+                number, name = name.split(".", 1)
+                states.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
+    return progress

@@ -1,0 +1,105 @@
+"""Packing: several dialogues in one row, none of which sees another.
+
+    row      d0 d0 d0 d0 d0 d1 d1 d1 d2 d2 d2 d2 d2 d2 pad      d0 attends to d0 only, d1 to d1 only, ...
+    targets  -- -- A  A  E  -- A  E  -- -- -- A  A  E  --       the next token where the assistant speaks
+
+Positions run on through the row: rotary attention sees distances only, so this equals starting again at 0.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from train.dialogue import Dialogue
+from train.tasks import LONG_MIXTURE, MIXTURE, draw_mixed
+from train.world import Split
+
+NOT_LEARNT = -100
+MISFITS_TO_CLOSE = 4
+"""A batch is full once this many dialogues in a row found no room."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A dialogue as token ids, and for each of them whether it is learnt. Both lists have the same length."""
+
+    ids: list[int]
+    learnt: list[bool]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's rows. B rows, L tokens each.
+
+    ids [B, L] int64; targets [B, L] int64, the id that follows or `NOT_LEARNT`; mask [B, 1, L, L] float32, to be
+    added to the attention scores: 0 where the key is visible, very negative elsewhere; dialogues: how many.
+    """
+
+    ids: Tensor
+    targets: Tensor
+    mask: Tensor
+    dialogues: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows and tokens a row of a batch, and the kinds that fill it."""
+
+    rows: int
+    length: int
+    mixture: dict[str, float]
+
+
+SHORT = Shape(16, 256, MIXTURE)
+LONG = Shape(5, 768, LONG_MIXTURE)
+
+
+def encode(tokenizer: Tokenizer, dialogue: Dialogue) -> Encoded:
+    """The rendered dialogue's tokens, piece by piece; see `Dialogue.segments`."""
+    texts, learnt = zip(*dialogue.segments(), strict=True)
+    pieces = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    ids = [token for piece in pieces for token in piece.ids]
+    return Encoded(ids, [flag for piece, flag in zip(pieces, learnt, strict=True) for _ in piece.ids])
+
+
+def pack(tokenizer: Tokenizer, source: random.Random, shape: Shape, reach: int) -> Batch:
+    """A batch of new training dialogues, each put into the first row that has room for it."""
+    rows: list[list[Encoded]] = [[] for _ in range(shape.rows)]
+    room = [shape.length] * shape.rows
+    misfits = 0
+    while misfits < MISFITS_TO_CLOSE:
+        encoded = encode(tokenizer, draw_mixed(source, Split.TRAIN, shape.mixture, reach))
+        fitting = next((row for row in range(shape.rows) if room[row] >= len(encoded.ids)), None)
+        if fitting is None:
+            misfits += 1
+            continue
+        misfits = 0
+        rows[fitting].append(encoded)
+        room[fitting] -= len(encoded.ids)
+    return collate(rows, shape.length)
+
+
+def collate(rows: list[list[Encoded]], length: int) -> Batch:
+    """The rows as tensors; what is left of a row is filled with `<|pad|>` (id 0) as a dialogue of its own."""
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    learnt = torch.zeros(len(rows), length, dtype=torch.bool)
+    owner = torch.full((len(rows), length), -1, dtype=torch.long)
+    for row, dialogues in enumerate(rows):
+        start = 0
+        for number, encoded in enumerate(dialogues):
+            end = start + len(encoded.ids)
+            ids[row, start:end] = torch.tensor(encoded.ids)
+            learnt[row, start:end] = torch.tensor(encoded.learnt)
+            owner[row, start:end] = number
+            start = end
+    targets = torch.full_like(ids, NOT_LEARNT)
+    targets[:, :-1] = torch.where(learnt[:, 1:], ids[:, 1:], NOT_LEARNT)
+    same = owner[:, :, None] == owner[:, None, :]
+    visible = same & torch.ones(length, length, dtype=torch.bool).tril()
+    mask = torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)
+    return Batch(ids, targets, mask[:, None], sum(len(row) for row in rows))

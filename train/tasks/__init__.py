@@ -1,0 +1,74 @@
+"""Every kind of task, and how often training meets each. A new kind is a new object in `KINDS`."""
+
+from __future__ import annotations
+
+import random
+
+from train.dialogue import Dialogue, Role, system
+from train.tasks import context, listing, lookup, smalltalk
+from train.tasks.arithmetic import Story, Sum
+from train.tasks.context import InContext, Recall, ThroughFriend
+from train.tasks.medley import Medley
+from train.tasks.task import Task
+from train.world import Split, World
+
+PREAMBLES = (
+    "You are a helpful assistant.",
+    "You are Cadenza's small model.",
+    "Be brief.",
+    "Answer in one sentence.",
+    "Answer truthfully.",
+    "Use the tools when you need them.",
+    "You have the tools calculator, weather and clock.",
+)
+
+SIMPLE: dict[Task, float] = {
+    InContext("facts", context.plain): 14,
+    InContext("facts_reverse", context.reverse): 8,
+    InContext("facts_absent", context.absent): 6,
+    ThroughFriend("friend"): 4,
+    Recall("recall", context.plain): 6,
+    Recall("recall_all", context.all_of_one): 4,
+    Sum("sum"): 9,
+    Sum("sum_of_three", most_operands=3): 3,
+    Story("story"): 6,
+    lookup.Lookup("weather", lookup.WEATHER): 4,
+    lookup.Lookup("clock", lookup.CLOCK): 3,
+    lookup.LookupWherePersonLives("lookup_person"): 5,
+    lookup.FailingTool("failing_tool"): 2,
+    listing.REPEATING: 4,
+    listing.REVERSING: 4,
+    listing.COUNTING: 2,
+    listing.SORTING: 4,
+    listing.Picking("pick"): 2,
+    smalltalk.Fixed("small_talk"): 2,
+    smalltalk.Introduction("introduction"): 2,
+    smalltalk.Stranger("stranger"): 2,
+}
+
+MEDLEY: Task = Medley("medley", tuple(SIMPLE))
+NAMELESS: Task = smalltalk.Nameless("nameless")
+FACTS_LONG: Task = InContext("facts_long", context.anything, follow_ups=4, fewest=12, most=44)
+
+KINDS: dict[str, Task] = {task.kind: task for task in (*SIMPLE, MEDLEY, NAMELESS, FACTS_LONG)}
+"""Every kind by its name."""
+
+MIXTURE: dict[str, float] = {task.kind: weight for task, weight in SIMPLE.items()} | {"medley": 12, "nameless": 0.5}
+"""The kinds of a short training batch, with their weights."""
+
+LONG_MIXTURE: dict[str, float] = {"facts_long": 70, "medley": 15, "recall": 15}
+"""The kinds of a long training batch."""
+
+
+def draw_dialogue(kind: str, source: random.Random, split: Split, reach: int = 8) -> Dialogue:
+    """A new dialogue of this kind in a new world; without a system turn of its own it may be given one."""
+    dialogue = KINDS[kind].dialogue(World(source, split, reach))
+    if dialogue.turns[0].role is not Role.SYSTEM and source.random() < 0.2:
+        dialogue = Dialogue(dialogue.kind, (system(source.choice(PREAMBLES)), *dialogue.turns))
+    return dialogue
+
+
+def draw_mixed(source: random.Random, split: Split, mixture: dict[str, float], reach: int = 8) -> Dialogue:
+    """A dialogue whose kind is drawn by weight."""
+    kind = source.choices(list(mixture), weights=list(mixture.values()))[0]
+    return draw_dialogue(kind, source, split, reach)

@@ -1,0 +1,129 @@
+"""The training run: `python -m train --out DIR --seed 7 --minutes 30`.
+
+Loss on what the assistant says only; AdamW, warm-up, cosine, clipped gradients; contexts grow from short to long.
+Each step's data depends on the seed and the step's number alone, so a run that stops goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
+
+from train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from train.data import LONG, SHORT, Batch, pack
+from train.model import loss_of, new_model, save_model
+from train.report import Report, open_report
+from train.tokenizer import save_tokenizer, train_tokenizer
+
+PEAK_RATE = 2e-3
+FINAL_RATE = 2e-5
+WARM_UP_STEPS = 80
+WEIGHT_DECAY = 0.05
+MOST_GRADIENT_NORM = 1.0
+LONG_FROM = 0.35
+"""The part of the run after which long batches are mixed in."""
+LONG_SHARE = 0.15
+STEPS_A_POINT = 25
+"""The loss is averaged over this many steps for one point of the curve."""
+SECONDS_BETWEEN_CHECKPOINTS = 120.0
+
+
+@dataclass
+class Trainer:
+    """One run. `minutes` is training time, over all resumptions, without checkpoints and evaluation."""
+
+    model: LlamaForCausalLM
+    tokenizer: Tokenizer
+    minutes: float
+    progress: Progress
+    optimizer: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        matrices = [weight for weight in self.model.parameters() if weight.dim() > 1]
+        norms = [weight for weight in self.model.parameters() if weight.dim() <= 1]
+        groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": norms, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
+
+    @property
+    def part_done(self) -> float:
+        """From 0 to 1."""
+        return min(1.0, self.progress.seconds / (60 * self.minutes))
+
+    def rate(self) -> float:
+        """The learning rate of this step: a linear warm-up, then a half cosine over the time that is left."""
+        warm_up = min(1.0, (self.progress.step + 1) / WARM_UP_STEPS)
+        cosine = 0.5 * (1 + math.cos(math.pi * self.part_done))
+        return warm_up * (FINAL_RATE + (PEAK_RATE - FINAL_RATE) * cosine)
+
+    def batch(self) -> Batch:
+        """This step's data: short contexts of few facts at first, then more, then long ones among them."""
+        source = random.Random(f"{self.progress.seed} {self.progress.step}")
+        is_long = self.part_done > LONG_FROM and source.random() < LONG_SHARE
+        reach = 3 + round(9 * min(1.0, self.part_done / LONG_FROM))
+        return pack(self.tokenizer, source, LONG if is_long else SHORT, reach)
+
+    def step(self) -> float:
+        """One batch, one update; returns the loss in nats a learnt token."""
+        started = time.monotonic()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        batch = self.batch()
+        loss = loss_of(self.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MOST_GRADIENT_NORM)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        self.progress.tokens += batch.ids.numel()
+        self.progress.dialogues += batch.dialogues
+        self.progress.seconds += time.monotonic() - started
+        return loss.item()
+
+    def run(self, folder: Path, report: Report) -> None:
+        """Trains until the time is used up; writes a checkpoint into `folder` now and then, and at the end."""
+        losses: list[float] = []
+        saved = time.monotonic()
+        while self.part_done < 1.0:
+            losses.append(self.step())
+            if len(losses) == STEPS_A_POINT:
+                mean = sum(losses) / len(losses)
+                losses = []
+                self.progress.curve.append((self.progress.step, round(self.progress.seconds, 1), round(mean, 4)))
+                report.point(self.progress, self.part_done, mean)
+            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                save_checkpoint(folder, self.model, self.optimizer, self.progress)
+                saved = time.monotonic()
+        save_checkpoint(folder, self.model, self.optimizer, self.progress)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--minutes", type=float, default=30.0, help="training time, over all resumptions")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--checkpoints", type=Path, help="folder for checkpoints; OUT/checkpoints if not given")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trains, or goes on with a run that stopped, and writes the model's files."""
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    checkpoints: Path = options.checkpoints or options.out / "checkpoints"
+    tokenizer = train_tokenizer(options.seed)
+    save_tokenizer(tokenizer, options.out)
+    trainer = Trainer(new_model(tokenizer, options.seed), tokenizer, options.minutes, Progress(options.seed))
+    trainer.progress = load_checkpoint(checkpoints, trainer.model, trainer.optimizer) or trainer.progress
+    with open_report() as report:
+        trainer.run(checkpoints, report)
+    save_model(trainer.model, options.out)
