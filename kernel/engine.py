@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ from cadenza.kernel.batcher import BatchPolicy, Share
 from cadenza.kernel.device.batch import StepResult
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.lanes import Lanes
-from cadenza.kernel.limits import LANES, RUN_AHEAD_STEPS
+from cadenza.kernel.limits import LANES, PATIENCE_SECONDS, RETRY_SECONDS, RUN_AHEAD_STEPS
 from cadenza.kernel.passes import Row, Work
 from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, NoPages
 
@@ -29,13 +30,17 @@ log = logging.getLogger(__name__)
 class Engine:
     """Owns the work under way and the link to the device. Everything happens on the event loop's thread."""
 
-    def __init__(self, link: DeviceLink, policy: BatchPolicy, *, run_ahead: int = RUN_AHEAD_STEPS) -> None:
+    def __init__(self, link: DeviceLink, policy: BatchPolicy, *, run_ahead: int = RUN_AHEAD_STEPS,
+                 patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.link = link
         self.lanes = Lanes(LANES)
         self._policy = policy
         self._run_ahead = run_ahead
+        self._patience = patience_seconds
+        self._starved_since: float | None = None
         self.idle: Callable[[], None] = lambda: None        # called whenever the last work has ended
         self._work: dict[Work, None] = {}
+        self._parked: set[Work] = set()                     # preempted, waiting for others to end
         self._submitted: deque[tuple[int, list[Row]]] = deque()
         self._step = 0
         self._arrivals = 0
@@ -44,6 +49,7 @@ class Engine:
         self.steps_done = 0
         self.tokens_done = 0
         self.device_seconds = 0.0
+        self.preemptions = 0
         link.connect(self._deliver, self._lose)
 
     def add(self, work: Work) -> None:
@@ -58,6 +64,7 @@ class Engine:
     def remove(self, work: Work) -> None:
         """Forgets work that is over. Idempotent; its rows under way come back to nobody."""
         self._work.pop(work, None)
+        self._parked.clear()                                # there may be room again
         if not self._work:
             self.idle()
 
@@ -79,7 +86,7 @@ class Engine:
     def _pump(self) -> None:
         self._pump_is_due = False
         while len(self._submitted) < self._run_ahead and self._work and not self._lost:
-            shares = self._policy.choose(self._work)
+            shares = self._policy.choose(self._work.keys() - self._parked if self._parked else self._work)
             if not shares or not self._submit(shares):
                 return
 
@@ -100,6 +107,7 @@ class Engine:
             work.under_way += 1
             rows.append(Row(work, samples, builder.samples, probes, builder.probes))
         if rows:
+            self._starved_since = None
             self.tokens_done += builder.tokens
             self._submitted.append((self._step, rows))
             self.link.submit(builder.build())
@@ -108,11 +116,30 @@ class Engine:
         return False
 
     def _relieve(self, starved: list[tuple[Work, NoPages]]) -> None:
-        """Nobody could get pages. If steps are under way, one of them may free some; if not, the youngest gives up."""
-        if not self._submitted and starved:
-            work, error = max(starved, key=lambda s: s[0].arrival)
-            work.fail(error)
+        """No chosen work could get pages, and no step is under way that could free some: the youngest that holds any
+        makes room for the oldest that wants some. When nobody else holds any, programs have a while to close files,
+        and then the oldest fails."""
+        if self._submitted:
+            return
+        oldest, error = min(starved, key=lambda s: s[0].arrival)
+        holders = [w for w in self._work if w.fed and w is not oldest]
+        if holders:
+            youngest = max(holders, key=lambda w: w.arrival)
+            youngest.preempt()
+            self._parked.add(youngest)
+            self.preemptions += 1
             self._pump_soon()
+        elif self._out_of_patience():
+            oldest.fail(error)
+            self._pump_soon()
+        else:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._pump_soon)
+
+    def _out_of_patience(self) -> bool:
+        now = time.monotonic()
+        if self._starved_since is None:
+            self._starved_since = now
+        return now - self._starved_since >= self._patience
 
     def _deliver(self, result: StepResult) -> None:
         step, rows = self._submitted.popleft()
@@ -144,4 +171,5 @@ class Engine:
         return {
             "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done,
             "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
+            "preemptions": self.preemptions,
         }

@@ -73,4 +73,6 @@ STEP_TOKENS = 2048                          # input tokens of one step: decodes 
 STEP_ROWS = 1024                            # passes in one step
 RUN_AHEAD_STEPS = 2                         # steps submitted before the first of them has come back
 LANES = 16_384                              # decodes alive at once
+PATIENCE_SECONDS = 2.0                      # that a pass waits for pages which idle programs hold; then `no-pages`
+RETRY_SECONDS = 0.02                        # between two looks, meanwhile
 IDLE_SECONDS = 1.0                          # without work, before the pages are recounted

@@ -116,8 +116,15 @@ class Work(Waitable):
         """Takes what a row of this work brought back."""
         raise NotImplementedError
 
+    def preempt(self) -> None:
+        """Gives back the pages of what it has fed, to feed it again later; the program does not notice. Only while no
+        row of it is under way."""
+        assert not self.under_way, "rows under way would write to pages given back"
+        self.file.truncate(self.start)
+        self.fed = 0
+
     def fail(self, error: CadenzaError) -> None:
-        """Ends with an error; the file is as it was before. Idempotent."""
+        """Ends with an error. Idempotent."""
         raise NotImplementedError
 
     def release(self, keep_tokens: int) -> None:
@@ -201,6 +208,10 @@ class Pass(Work):
             done.probes.append(ProbeAnswer(kind, values.copy(), ids.copy()))
         if not self.prefilling and not self.under_way:
             self._finish()
+
+    def preempt(self) -> None:
+        super().preempt()
+        self._completion = PassCompletion([], [], 0)
 
     def _finish(self) -> None:
         done = self._completion

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from cadenza.kernel.device.batch import Int32, StepResult, UInt8
 from cadenza.kernel.passes import Row, Sampler, Work
 from cadenza.kvfs.errors import CadenzaError
@@ -97,6 +99,15 @@ class Run(Work):
         self._echoed = echoed + 1
         named = known if known >= 0 else -1 - self._lane
         return builder.add_row(self.reads, self.file, (named,), (position,), (slot,), copies)
+
+    def preempt(self) -> None:
+        """What was sampled becomes input, so that feeding it again leads to where the run stood."""
+        super().preempt()
+        asked = self.base - self.start
+        said = np.array(self.tokens, np.int32)
+        self.inputs = np.concatenate([self.inputs[:asked], said])
+        self.positions = np.concatenate([self.positions[:asked], self._next_position + np.arange(len(said))])
+        self._sampled = self._echoed = len(said)
 
     def accept(self, result: StepResult, row: Row) -> None:
         if row.samples == row.samples_end:

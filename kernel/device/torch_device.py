@@ -55,9 +55,9 @@ class TorchDevice:
         kind = torch_dtype(dtype)
         if threads is not None:
             torch.set_num_threads(threads)
-        config, weights = _opened(model, kind, progress)
+        config, weights = _opened(model, progress)
         with torch.inference_mode():
-            self._decoder = Decoder(config, _Converted(weights, kind))
+            self._decoder = Decoder(config, weights, kind)
             self._kv = PagedKv(config, pages, page_tokens, kind)
         self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
         self._closed = False
@@ -165,20 +165,9 @@ def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int
     return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
 
 
-def _opened(model: Model, dtype: torch.dtype, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:
+def _opened(model: Model, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:
     if isinstance(model, Path):
         config = ModelConfig.from_directory(model)
-        return config, StoredWeights(model, config, dtype, progress)
+        return config, StoredWeights(model, config, progress)
     return model
 
-
-class _Converted(Mapping[str, Tensor]):
-    """The same weights in the device's type."""
-
-    def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        self._weights, self._dtype = weights, dtype
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._weights[name].to(self._dtype)
-
-    def __iter__(self): ...

@@ -10,7 +10,7 @@ Keys and values are not kept here: attention is a seam. T tokens, H heads, K kv 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -33,19 +33,15 @@ class Attention(Protocol):
 
 
 class Decoder:
-    """Computes in the weights' own type. Reads each weight once, in order; keeps what it made of them."""
+    """Computes in `dtype`. Reads each weight once, in order, whatever its type; keeps what it made of them."""
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
-        self.config = config
-        self._embedding = weights[EMBEDDING]                                        # [V, hidden]
-        self._layers = [Layer(config, number, weights) for number in range(config.layers)]
-        self._norm = Norm(weights["model.norm.weight"], config.norm_epsilon)
-        self._head = linear(self._embedding if config.tied_embeddings else weights[HEAD])
+    def __init__(self, config: ModelConfig, weights: Weights, dtype: torch.dtype) -> None:
+        self.config, self.dtype = config, dtype
+        self._embedding = weights[EMBEDDING].to(dtype)                              # [V, hidden]
+        self._layers = [Layer(config, number, weights, dtype) for number in range(config.layers)]
+        self._norm = Norm(weights["model.norm.weight"].to(dtype), config.norm_epsilon)
+        self._head = linear(self._embedding if config.tied_embeddings else weights[HEAD].to(dtype))
         self._frequencies = frequencies(config.rope, config.head_dim)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._embedding.dtype
 
     def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """`tokens` and `positions`: integers [T]. Answers the hidden states before the last norm, [T, hidden]."""
@@ -63,11 +59,11 @@ class Decoder:
 class Layer:
     """One layer of the decoder."""
 
-    def __init__(self, config: ModelConfig, number: int, weights: Weights) -> None:
+    def __init__(self, config: ModelConfig, number: int, weights: Weights, dtype: torch.dtype) -> None:
         prefix = f"model.layers.{number}."
 
         def get(name: str) -> Tensor:
-            return weights[prefix + name]
+            return weights[prefix + name].to(dtype)
 
         def bias(name: str, present: bool) -> Tensor | None:
             return get(f"{name}.bias") if present else None
@@ -77,8 +73,7 @@ class Layer:
         self._heads, self._kv_heads, self._head_dim = c.heads, c.kv_heads, c.head_dim
         self._attention_norm = Norm(get("input_layernorm.weight"), c.norm_epsilon)
         self._qkv = stacked_linear([get(f"{n}.weight") for n in names], [bias(n, c.qkv_bias) for n in names])
-        self._head_norm = self._make_head_norm(c, get("self_attn.q_norm.weight"), get("self_attn.k_norm.weight")) \
-            if c.qk_norm else None
+        self._head_norm = self._make_head_norm(c, get) if c.qk_norm else None
         self._output = linear(get("self_attn.o_proj.weight"), bias("self_attn.o_proj", c.output_bias))
         self._mlp_norm = Norm(get("post_attention_layernorm.weight"), c.norm_epsilon)
         names = ["mlp.gate_proj", "mlp.up_proj"]
@@ -86,8 +81,9 @@ class Layer:
         self._down = linear(get("mlp.down_proj.weight"), bias("mlp.down_proj", c.mlp_bias))
 
     @staticmethod
-    def _make_head_norm(c: ModelConfig, query: Tensor, key: Tensor) -> Norm:
+    def _make_head_norm(c: ModelConfig, get: Callable[[str], Tensor]) -> Norm:
         """One norm over all query and key heads: weight [H + K, D]."""
+        query, key = get("self_attn.q_norm.weight"), get("self_attn.k_norm.weight")
         return Norm(torch.cat((query.expand(c.heads, -1), key.expand(c.kv_heads, -1))), c.norm_epsilon)
 
     def forward(self, x: Tensor, turned: Rotation, attention: Attention) -> Tensor:

@@ -22,24 +22,21 @@ def no_progress(done_bytes: int, total_bytes: int) -> None:
 
 
 class StoredWeights(Mapping[str, Tensor]):
-    """name → tensor of `dtype`, on the CPU. A tensor is mapped and converted when it is asked for, and not kept.
+    """name → tensor as it is stored, on the CPU. A tensor is mapped when it is asked for, and not kept.
 
     Opening checks every name, shape and type, and raises as `checked_tensors` does; reading raises Invalid when the
     file has been damaged since.
     """
 
-    def __init__(
-        self, directory: Path, config: ModelConfig, dtype: torch.dtype, progress: Progress = no_progress
-    ) -> None:
+    def __init__(self, directory: Path, config: ModelConfig, progress: Progress = no_progress) -> None:
         self._stored = checked_tensors(directory, config)
-        self._dtype = dtype
         self._progress = progress
         self._total_bytes = sum(tensor.size for tensor in self._stored.values())
         self._seen: set[str] = set()
         self._done_bytes = 0
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor = self._map(name, self._stored[name]).to(self._dtype)
+        tensor = self._map(name, self._stored[name])
         if name not in self._seen:
             self._seen.add(name)
             self._done_bytes += self._stored[name].size

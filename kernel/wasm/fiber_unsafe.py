@@ -160,11 +160,15 @@ class Fiber:
         self._context: int = _store_context(self._store)
         _store_limiter(self._store, memory_bytes, TABLE_ELEMENTS, INSTANCES, TABLES, MEMORIES)
         _set_fuel(self._context, fuel)
-        _yield_every(self._context, SLICE_FUEL)
+        self.slice(SLICE_FUEL)
         _fibers[self._context] = self
-        self._running = False                # False while it is being instantiated
+        self.started = False                 # whether it has been instantiated
         self._future: int = _instantiate(_address(host.linker.ptr()), self._context, _address(component.ptr()),
                                          addressof(self._instance), addressof(self._error_pointer))
+
+    def slice(self, fuel: int) -> None:
+        """How much fuel the guest may use before a poll answers SPENT."""
+        _check(_yield_every(self._context, fuel))
 
     def poll(self) -> Step:
         """Runs the guest until it calls, has used a slice of fuel, or is done. Holds the GIL."""
@@ -184,11 +188,11 @@ class Fiber:
         self._end_future()
         if self._error_pointer.value:
             return self._failed(_message(self._error_pointer.value))
-        if self._running:
+        if self.started:
             self.value = _lift_entry(addressof(self._result))
             discard(addressof(self._result))
             return Step.DONE
-        self._running = True
+        self.started = True
         if not _get_function(addressof(self._instance), self._context, _address(self._export.ptr()),
                              addressof(self._function)):
             return self._failed("the export is not a function")

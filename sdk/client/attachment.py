@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ class Attachment:
         self._receipts: dict[int, asyncio.Future[pb.Receipt]] = {}
         self._sent = 0
         self._writing = asyncio.Lock()
+        self._started = False
         self._ending: Event | ClientError | None = None
         self._over = False                  # the iterator has said its last
         self._reader = asyncio.ensure_future(self._read())
@@ -62,11 +64,9 @@ class Attachment:
         if self._ending is not None:
             raise self._closed()
         receipt: asyncio.Future[pb.Receipt] = asyncio.get_running_loop().create_future()
-        async with self._writing:
-            self._sent += 1
-            number = self._sent
-            self._receipts[number] = receipt
-            await self._write(pb.AttachRequest(message=pb.ClientMessage(number=number, text=text)))
+        self._sent += 1
+        self._receipts[self._sent] = receipt
+        await self._write(pb.AttachRequest(message=pb.ClientMessage(number=self._sent, text=text)))
         answer = await receipt
         if answer.errno:
             raise from_receipt(answer.errno, answer.message)
@@ -80,8 +80,7 @@ class Attachment:
         """Takes everything that comes apart: receipts to those who wait for them, events to the queue."""
         ending: Event | ClientError = Closed("closed", "detached")
         try:
-            async with self._writing:
-                await self._write(pb.AttachRequest(start=pb.AttachStart(pid=self.pid, after=self.after)))
+            await self._write()
             async for message in self._call:
                 if message.HasField("receipt"):
                     self._settle(message.receipt)
@@ -100,12 +99,16 @@ class Attachment:
             self._events.put_nowait(ending)
             self._abandon_receipts()
 
-    async def _write(self, request: pb.AttachRequest) -> None:
-        """A failed write is no news: the reader learns why."""
-        try:
-            await self._call.write(request)
-        except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.AioRpcError):
-            pass
+    async def _write(self, *requests: pb.AttachRequest) -> None:
+        """One at a time, and the start before all. A failed write is no news: the reader learns why."""
+        async with self._writing:
+            if not self._started:
+                self._started = True
+                start = pb.AttachRequest(start=pb.AttachStart(pid=self.pid, after=self.after))
+                requests = (start, *requests)
+            with suppress(asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.AioRpcError):
+                for request in requests:
+                    await self._call.write(request)
 
     def _settle(self, receipt: pb.Receipt) -> None:
         waiting = self._receipts.pop(receipt.number, None)

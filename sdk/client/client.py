@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -70,10 +71,8 @@ class Client:
         syntax error, with file and line), LimitExceeded."""
         program = await asyncio.to_thread(read_program, source, name)
         if reuse:
-            try:
+            with suppress(NotFound):
                 return await self.image(program.digest)
-            except NotFound:
-                pass
         request_id = secrets.token_hex(16)
 
         async def send() -> images_pb2.Image:

@@ -96,13 +96,18 @@ class FakeProcess:
     exit: FakeExit | None = None
     output: OutputLog = field(default_factory=lambda: OutputLog(4096))
     signals: list[str] = field(default_factory=list)
+    waiting: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def usage(self) -> dict[str, int]:
         return {"output_bytes": self.output.total_bytes}
 
     async def ended(self) -> FakeExit:
-        await self.over.wait()
+        self.waiting += 1
+        try:
+            await self.over.wait()
+        finally:
+            self.waiting -= 1
         assert self.exit is not None
         return self.exit
 

@@ -20,11 +20,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from .errors import Error
+
 Function = TypeVar("Function", bound=Callable[..., object])
 
 TAGGED = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 MARKED = re.compile(r"<\|call\|>\s*(\w+)\((.*)\)\s*", re.DOTALL)
 BARE = re.compile(r"\s*(?:<\|python_tag\|>)?\s*(\{.*\})\s*", re.DOTALL)
+
+TOOL_ERRORS = (Error, ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What a tool may raise for the model to hear of it; anything else is a fault of the program."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,6 @@ class Tools:
             answer = function(**call.named) if call.named else function(*([call.text] if call.text else []))
             if inspect.isawaitable(answer):
                 answer = await answer
-        except Exception as error:  # noqa: BLE001 - whatever a tool does, the model is told
+        except TOOL_ERRORS as error:
             return f"error: {error}"
         return answer if isinstance(answer, str) else json.dumps(answer)

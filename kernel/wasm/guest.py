@@ -1,0 +1,214 @@
+"""One running program: its fiber, the system calls it makes, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cadenza.kernel.limits import HEAVY_SLICES, SLICE_CALLS
+from cadenza.kernel.wasm.fiber_unsafe import Fiber, Import, Step
+from cadenza.kernel.wasm.heavy import HeavyRun
+from cadenza.kernel.wasm.seams import Advance, ExitGuest, Outcome, Suspension
+from cadenza.kvfs.errors import CadenzaError
+
+logger = logging.getLogger(__name__)
+
+
+class Guest:
+    """Runs one export of a program, a slice at a time. Everything is called on the event loop's thread.
+
+    `outcome` is set once, when the guest has ended; what it held is given back by then, but for a slice that is running
+    on a worker thread, which ends soon after.
+    """
+
+    def __init__(self, fiber: Fiber, process: Any, wake: Callable[[], None], executor: ThreadPoolExecutor,
+                 ended: Callable[[Guest], None], fuel: int) -> None:
+        """`process` is handed to every handler first. `wake` is called when `advance` should be, after BLOCKED;
+        `ended` when the fiber is given up. `fuel`: what the fiber was given."""
+        self.outcome: Outcome | None = None
+        self._fiber, self._process, self._wake = fiber, process, wake
+        self._executor, self._ended, self._fuel = executor, ended, fuel
+        self._suspension: Suspension | None = None
+        self._ready = False                  # the suspension has its answer
+        self._heavy: HeavyRun | None = None
+        self._step: Step | None = None       # how the worker thread's last slice ended
+        self._slices = 0                     # full slices in a row
+        self._fuel_left = fuel
+
+    def advance(self) -> Advance:
+        """Runs the guest until it blocks, has had its slice, or ends. Never blocks longer than a slice of fuel and
+        SLICE_CALLS system calls."""
+        if self.outcome is None and self._suspension is not None and not self._resume():
+            return Advance.BLOCKED
+        if self._heavy is not None:
+            return Advance.BLOCKED
+        calls = 0
+        while self.outcome is None:
+            step, self._step = self._step or self._fiber.poll(), None
+            if step is Step.CALLED:
+                self._slices = 0
+                self._serve()
+                if self._suspension is not None and not self._resume():
+                    return Advance.BLOCKED
+                calls += 1
+                if calls == SLICE_CALLS and self.outcome is None:
+                    return Advance.READY
+            elif step is Step.SPENT:
+                return self._spent()
+            elif step is Step.DONE:
+                self._end(self._result())
+        return Advance.ENDED
+
+    # --- system calls ---
+    def _serve(self) -> None:
+        """The system call dispatch: the handler's answer, or its error, goes to the guest."""
+        import_, arguments = self._called()
+        try:
+            answer = import_.handler(self._process, *arguments)
+            if _suspends(answer):
+                self._suspend(answer)
+            else:
+                self._answer(answer)
+        except ExitGuest as end:
+            self.kill(end.outcome)
+        except CadenzaError as error:
+            self._fail(error.errno, error.message)
+        except Exception:
+            self._report(import_)
+
+    def _suspend(self, suspension: Suspension) -> None:
+        if self.outcome is not None:         # the handler killed its own guest
+            suspension.abandon()
+            return
+        self._suspension, self._ready = suspension, False
+        suspension.subscribe(self._woken)
+
+    def _woken(self) -> None:
+        self._ready = True
+        if self._suspension is not None and self.outcome is None:
+            self._wake()
+
+    def _resume(self) -> bool:
+        """Gives the guest the answer of its suspension; False if it is not there yet."""
+        if not self._ready:
+            return False
+        suspension, self._suspension = self._suspension, None
+        assert suspension is not None
+        try:
+            self._answer(suspension.answer())
+        except ExitGuest as end:
+            self.kill(end.outcome)
+        except CadenzaError as error:
+            self._fail(error.errno, error.message)
+        except Exception:
+            self._report(self._called()[0])
+        return True
+
+    def _answer(self, answer: Any) -> None:
+        if self.outcome is None:
+            self._fiber.answer(answer)
+
+    def _fail(self, errno: str, message: str) -> None:
+        """The error goes to the guest if the function can answer one; else it ends the guest."""
+        if self.outcome is not None:
+            return
+        import_ = self._called()[0]
+        if import_.fail is None:
+            self.kill(Outcome("trapped", message=f"{import_.name}: {message}"))
+        else:
+            self._fiber.fail(errno, message)
+
+    def _report(self, import_: Import) -> None:
+        logger.exception("the handler of %s failed", import_.name)
+        self._fail("internal", f"{import_.name}: the kernel failed; its log says how")
+
+    def _called(self) -> tuple[Import, Any]:
+        assert self._fiber.call is not None
+        return self._fiber.call
+
+    # --- computing ---
+    def _spent(self) -> Advance:
+        self._slices += 1
+        if self._slices < HEAVY_SLICES:
+            return Advance.READY
+        self._fuel_left = self._fiber.fuel_left
+        self._heavy = HeavyRun(self._executor, self._fiber, self._resumed)
+        return Advance.BLOCKED
+
+    def _resumed(self, step: Step) -> None:
+        if self.outcome is None:
+            self._heavy, self._step, self._slices = None, step, 0
+            self._wake()
+
+    @property
+    def fuel_used(self) -> int:
+        """Instructions so far; while it computes on a worker thread, those before."""
+        if self.outcome is None and self._heavy is None:
+            self._fuel_left = self._fiber.fuel_left
+        return self._fuel - self._fuel_left
+
+    # --- ending ---
+    def _result(self) -> Outcome:
+        fiber = self._fiber
+        if not fiber.error:
+            assert fiber.value is not None
+            return Outcome("finished") if fiber.value.name == "ok" else Outcome("failed", 1, fiber.value.value)
+        if fiber.fuel_left == 0:
+            return Outcome("cpu-limit", 1, f"used all of its {self._fuel} instructions (cpu_fuel)")
+        if not fiber.started and _MEMORY.search(fiber.error):
+            return Outcome("memory-limit", 1, f"could not start within memory_bytes: {trap_reason(fiber.error)}")
+        return Outcome("trapped", 1, trap_reason(fiber.error))
+
+    def kill(self, outcome: Outcome) -> None:
+        """Ends the guest wherever it is. Without effect on one that has ended; `wake` is not called."""
+        if self.outcome is None:
+            self._end(outcome)
+
+    def _end(self, outcome: Outcome) -> None:
+        self.fuel_used  # noqa: B018 - keeps the last figure
+        self.outcome = outcome
+        suspension, self._suspension = self._suspension, None
+        if suspension is not None:
+            suspension.abandon()
+        if self._heavy is not None:
+            self._heavy.kill()
+        else:
+            self._fiber.close()
+        self._ended(self)
+
+    def close(self) -> None:
+        """Kills it if it is alive. Idempotent."""
+        self.kill(Outcome("killed", 1, "closed"))
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_suspending: dict[type, bool] = {}
+
+
+def _suspends(answer: Any) -> bool:
+    """Whether `answer` is a Suspension. Asking the protocol is slow; asking once per type is not."""
+    known = _suspending.get(type(answer))
+    if known is None:
+        known = _suspending[type(answer)] = isinstance(answer, Suspension)
+    return known
+
+
+_MEMORY = re.compile("memory|resource limit")
+_FRAME = re.compile(r"^\s+\d+:\s+0x[0-9a-f]+ - (.+)$", re.MULTILINE)
+_NAMED_FRAMES = 4
+
+
+def trap_reason(error: str) -> str:
+    """Wasmtime's reason in one line, and the functions it happened in, innermost first, if they have names."""
+    reason = error.rpartition("Caused by:")[2].strip().splitlines()[-1].strip().removeprefix("wasm trap: ")
+    reason = re.sub(r"^\d+: ", "", reason).removeprefix("wasm trap: ")
+    names = [name for name in _FRAME.findall(error) if "<wasm function" not in name][:_NAMED_FRAMES]
+    return f"{reason} (in {' < '.join(names)})" if names else reason

@@ -1,0 +1,78 @@
+"""A device small enough to be believed: it stores tokens where K and V would be, and "samples" a hash of what a row
+sees. Any mistake in pages, slots, copies, lanes or order changes the tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult
+
+VOCABULARY = 997
+
+
+def next_token(seen: Sequence[int], draw: int = 0) -> int:
+    """What the toy model says after the tokens `seen`."""
+    digest = hashlib.blake2b(np.asarray([*seen, draw], np.int64).tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % VOCABULARY
+
+
+class ToyDevice:
+    def __init__(self, pages: int = 64, page_tokens: int = 4, context_tokens: int = 512) -> None:
+        self.facts = DeviceFacts("toy", pages, page_tokens, 1, VOCABULARY, context_tokens)
+        self.held = np.full((pages, page_tokens), -1, np.int64)
+        self.lanes: dict[int, int] = {}
+        self.batches: list[Batch] = []
+
+    def step(self, batch: Batch) -> StepResult:
+        self.batches.append(batch)
+        for source, target in batch.copies.tolist():
+            self.held[target] = self.held[source]
+        tokens = [t if t >= 0 else self.lanes[-1 - t] for t in batch.tokens.tolist()]
+        self.held.reshape(-1)[batch.slots] = tokens
+        sampled = []
+        for n, token in enumerate(batch.sample_tokens.tolist()):
+            seen = self.seen(batch, token)
+            drawn = next_token(seen, int(batch.draws[n]) if batch.temperature[n] > 0 else 0)
+            sampled.append(drawn)
+        for lane, token in zip(batch.sample_lanes.tolist(), sampled, strict=True):
+            if lane >= 0:
+                self.lanes[lane] = token
+        return StepResult(batch.step, np.array(sampled, np.int32))
+
+    def seen(self, batch: Batch, token: int) -> list[int]:
+        """What the row of input `token` has before it, and the token itself."""
+        row = int(np.searchsorted(batch.row_starts, token, side="right")) - 1
+        seen: list[int] = []
+        for segment in range(batch.segment_starts[row], batch.segment_starts[row + 1]):
+            pages = batch.pages[batch.page_starts[segment]:batch.page_starts[segment + 1]]
+            seen += self.held[pages].reshape(-1)[: batch.segment_tokens[segment]].tolist()
+        after = int(batch.row_starts[row + 1]) - 1 - token
+        return seen[: len(seen) - after]
+
+    def close(self) -> None:
+        pass
+
+
+class HeldLink:
+    """A link whose results come when the test says so: `answer` brings back the oldest step."""
+
+    def __init__(self, device: ToyDevice) -> None:
+        self.device = device
+        self.facts = device.facts
+        self.waiting: list[StepResult] = []
+
+    def connect(self, deliver, lost) -> None:  # type: ignore[no-untyped-def]
+        self._deliver, self.lose = deliver, lost
+
+    def submit(self, batch: Batch) -> None:
+        self.waiting.append(self.device.step(batch))
+
+    def answer(self, error: str = "") -> None:
+        result = self.waiting.pop(0)
+        self._deliver(StepResult(result.step, error=error) if error else result)
+
+    def close(self) -> None:
+        pass
