@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from cadenza.kernel.channels import Exchange
 from cadenza.kernel.engine import Engine
@@ -44,16 +44,19 @@ class KernelFacts:
 
 
 class Kernel:
-    """Wired by server/boot.py. Lives on one event loop; every method is called on it."""
+    """Wired by server/boot.py. Lives on one event loop; every method is called on it.
+
+    The Wasm runtime serves system calls, which need the kernel: so it is made after it, and given to it by `mount`.
+    """
+
+    runtime: WasmRuntime
+    images: ImageStore
 
     def __init__(
-        self, *, engine: Engine, files: FileSystem, runtime: WasmRuntime, images: ImageStore, language: Language,
-        limits: ProcessLimits,
+        self, *, engine: Engine, files: FileSystem, language: Language, limits: ProcessLimits,
     ) -> None:
         self.engine = engine
         self.files = files
-        self.runtime = runtime
-        self.images = images
         self.language = language
         self.limits = limits
         self.scheduler = ProcessScheduler()
@@ -70,6 +73,11 @@ class Kernel:
         self._closing = False
         self._recount_timer: asyncio.TimerHandle | None = None
         engine.idle = self._recount_when_idle
+
+    def mount(self, runtime: WasmRuntime, images: ImageStore) -> None:
+        """Gives it what runs programs, and what keeps them. Once, before the first spawn."""
+        self.runtime = runtime
+        self.images = images
 
     # --- processes ---
 
@@ -189,7 +197,7 @@ class Kernel:
             **{f"engine_{k}": v for k, v in self.engine.statistics().items()},
             **{f"kv_{k}": float(v) for k, v in self.files.statistics().items()},
             **{f"channels_{k}": v for k, v in self.exchange.statistics().items()},
-            **{f"wasm_{k}": float(v) for k, v in self.runtime.statistics().items()},
+            **{f"wasm_{k}": float(v) for k, v in asdict(self.runtime.statistics()).items()},
         }
 
     async def close(self) -> None:

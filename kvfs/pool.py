@@ -81,7 +81,7 @@ class PagePool:
         free = np.array(self._free, np.int64)
         used = int(np.count_nonzero(counted))
         assert len(free) + used == self.total, f"{len(free)} free + {used} used pages ≠ {self.total} in all"
-        assert len(np.unique(free)) == len(free), "a page is in the free list twice"
+        assert np.bincount(free, minlength=1).max() <= 1, "a page is in the free list twice"
         assert not counted[free].any(), f"free pages are referenced: {free[counted[free] != 0][:8].tolist()}"
         held = [np.asarray(table, np.int64) for table in tables]
         every = np.concatenate(held) if held else np.zeros(0, np.int64)

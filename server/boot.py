@@ -3,57 +3,77 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cadenza.kernel.batcher import WorkConserving
 from cadenza.kernel.device.link import DeviceLink
-from cadenza.kernel.device.worker_link import WorkerLink
 from cadenza.kernel.engine import Engine
 from cadenza.kernel.images import ImageStore
 from cadenza.kernel.interpreter import Interpreter
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import Language
-from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS, ProcessLimits
+from cadenza.kernel.limits import RUN_AHEAD_STEPS, STEP_ROWS, STEP_TOKENS, ProcessLimits
 from cadenza.kernel.model.directory import resolve_directory
 from cadenza.kernel.wasm.runtime import WasmRuntime
-from cadenza.kernel.wasm.seams import Handler
 from cadenza.kvfs.directory import FileSystem
+from cadenza.kvfs.errors import Unsupported
 from cadenza.kvfs.pool import PagePool
-from cadenza.sdk.guest.build import build
-from cadenza.server.options import Progress, ServeOptions
-from cadenza.syscalls.table import handlers
+from cadenza.sdk.guest.build import BuildError, build
 
-WIT = Path(__file__).resolve().parent.parent / "syscalls" / "wit"
+#from cadenza.server.devices import start_device
+from cadenza.server.options import Progress, ServeOptions, default_cache
+from cadenza.syscalls.table import WIT, abi, handlers
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """How a kernel is put together over a device that is up."""
+
+    state: Path                                                  # what outlives the daemon
+    cache: Path = field(default_factory=default_cache)           # what can be made again
+    limits: ProcessLimits = field(default_factory=ProcessLimits)
+    step_tokens: int = STEP_TOKENS
+    step_rows: int = STEP_ROWS
+    run_ahead: int = RUN_AHEAD_STEPS
 
 
 async def boot(options: ServeOptions, progress: Progress = lambda what, done, total: None) -> Kernel:
     """Everything up and warm. Raises a CadenzaError that says what is missing and how to mend it."""
     directory = await asyncio.to_thread(resolve_directory, options.model)
-    image, language = await asyncio.gather(
-        asyncio.to_thread(build, options.state / "images" / "python.wasm", WIT),
-        asyncio.to_thread(Language.from_directory, directory),
-    )
+    language = await asyncio.to_thread(Language.from_directory, directory)
     link = await start_device(options, directory, progress)
-    return await assemble(link, language, image, options.state, options.limits)
+    assembly = Assembly(options.state, options.cache, options.limits, options.step_tokens,
+                        run_ahead=options.run_ahead)
+    try:
+        return await assemble(link, language, assembly, progress)
+    except BaseException:
+        link.close()
+        raise
 
 
 async def assemble(
-    link: DeviceLink, language: Language, interpreter: Path, state: Path, limits: ProcessLimits | None = None,
-    *, step_tokens: int = STEP_TOKENS, step_rows: int = STEP_ROWS,
+    link: DeviceLink, language: Language, assembly: Assembly, progress: Progress = lambda what, done, total: None
 ) -> Kernel:
-    """A kernel over a device that is up. `interpreter`: the Python image; `state`: what outlives the daemon."""
-    pool = PagePool(link.facts.pages, link.facts.page_tokens)
-    files = FileSystem(pool)
-    engine = Engine(link, WorkConserving(step_tokens, step_rows))
-    calls: dict[str, dict[str, Handler]] = {}
-    runtime = WasmRuntime(calls, state / "compiled")
-    python = Interpreter(interpreter, runtime)
-    kernel = Kernel(engine=engine, files=files, runtime=runtime, language=language, limits=limits or ProcessLimits(),
-                    images=ImageStore(state / "images", runtime, python))
-    calls.update(handlers(kernel))
-    await python.program()
+    """A kernel that is ready to spawn: the interpreter image built if need be, compiled, loaded."""
+    files = FileSystem(PagePool(link.facts.pages, link.facts.page_tokens))
+    engine = Engine(link, WorkConserving(assembly.step_tokens, assembly.step_rows), run_ahead=assembly.run_ahead)
+    kernel = Kernel(engine=engine, files=files, language=language, limits=assembly.limits)
+    runtime = WasmRuntime(handlers(kernel), assembly.cache / "compiled", abi())
+    interpreter = Interpreter(await interpreter_image(assembly.cache, progress), runtime)
+    kernel.mount(runtime, ImageStore(assembly.state / "images", runtime, interpreter))
+    progress("compile the interpreter", 0, 0)
+    await interpreter.program()
+    progress("compile the interpreter", 1, 1)
     return kernel
 
 
-async def start_device(options: ServeOptions, directory: Path, progress: Progress) -> DeviceLink:
-    raise NotImplementedError
+async def interpreter_image(cache: Path, progress: Progress) -> Path:
+    """Raises Unsupported when it has to be built and cannot be."""
+    progress("build the interpreter", 0, 0)
+    try:
+        path = await asyncio.to_thread(build, cache / "python.wasm", WIT)
+    except BuildError as error:
+        raise Unsupported(str(error)) from error
+    progress("build the interpreter", 1, 1)
+    return path

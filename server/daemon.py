@@ -45,7 +45,7 @@ CHANNEL_OPTIONS = (
 
 
 class Daemon:
-    """`async with Daemon(kernel, options) as daemon:` serves until the block ends, then stops, and the kernel with it."""
+    """`async with Daemon(kernel, options):` serves until the block ends, then stops, and the kernel with it."""
 
     def __init__(self, kernel: Kernel, options: ListenOptions, *, bound_seconds: float = BOUND_SECONDS) -> None:
         """Raises Invalid if the options are unsafe (see address.py) or the keys file is malformed."""

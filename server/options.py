@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cadenza.kernel.limits import ProcessLimits
+from cadenza.kernel.limits import RUN_AHEAD_STEPS, STEP_TOKENS, ProcessLimits
 
 DEFAULT_ADDRESS = "127.0.0.1:50761"
 
@@ -25,6 +25,16 @@ def default_state() -> Path:
     return (Path(data) if data else Path.home() / ".local" / "share") / "cadenza"
 
 
+def default_cache() -> Path:
+    """The directory of what can be made again (the interpreter image, compiled programs): $CADENZA_CACHE, or
+    ~/.cache/cadenza."""
+    chosen = os.environ.get("CADENZA_CACHE")
+    if chosen:
+        return Path(chosen)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "cadenza"
+
+
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """Everything that is chosen at boot. Units are in the names."""
@@ -38,6 +48,9 @@ class ServeOptions:
     threads: int | None = None              # of the device on a CPU; None: one a core
     in_process: bool = False                # the device in the daemon's own process: for tests
     state: Path = field(default_factory=default_state)
+    cache: Path = field(default_factory=default_cache)
+    step_tokens: int = STEP_TOKENS          # input tokens of one step
+    run_ahead: int = RUN_AHEAD_STEPS        # steps submitted before the first of them has come back
     limits: ProcessLimits = field(default_factory=ProcessLimits)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.wasm.seams import Handler, Handlers
 from cadenza.syscalls.channel import ChannelCalls
@@ -10,6 +12,13 @@ from cadenza.syscalls.inference import InferenceCalls
 from cadenza.syscalls.kv import KvCalls
 from cadenza.syscalls.model import ModelCalls
 from cadenza.syscalls.process import ProcessCalls
+
+WIT = Path(__file__).parent / "wit"      # the folder of the ABI's text
+
+
+def abi() -> str:
+    """The text of the ABI."""
+    return (WIT / "kernel.wit").read_text()
 
 
 def handlers(kernel: Kernel) -> Handlers:

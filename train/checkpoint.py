@@ -38,9 +38,13 @@ def save_checkpoint(
     (folder / "progress.new").replace(folder / "progress.json")
 
 
+def has_checkpoint(folder: Path) -> bool:
+    return (folder / "progress.json").exists()
+
+
 def load_checkpoint(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> Progress | None:
     """Loads weights and optimizer state in place and returns the progress; None, with nothing changed, if there is none."""
-    if not (folder / "progress.json").exists():
+    if not has_checkpoint(folder):
         return None
     values = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
     progress = Progress(**(values | {"curve": [tuple(point) for point in values["curve"]]}))

@@ -55,8 +55,8 @@ class Shape:
     mixture: dict[str, float]
 
 
-SHORT = Shape(16, 256, MIXTURE)
-LONG = Shape(5, 768, LONG_MIXTURE)
+SHORT = Shape(8, 256, MIXTURE)
+LONG = Shape(3, 768, LONG_MIXTURE)
 
 
 def encode(tokenizer: Tokenizer, dialogue: Dialogue) -> Encoded:

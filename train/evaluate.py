@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from train.dialogue import CALL, END, PAD
 from train.tasks import KINDS, draw_dialogue
+from train.tokenizer import load_tokenizer
 from train.world import Split
 
 ROWS_AT_ONCE = 32
@@ -66,7 +66,7 @@ class Speaker:
 
     def __init__(self, folder: Path) -> None:
         self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer = load_tokenizer(folder)
 
     def continuations(self, texts: list[str]) -> list[str]:
         """What the model says after each text, up to and with `<|end|>`; texts of like length share a batch."""

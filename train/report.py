@@ -28,9 +28,19 @@ class Lines:
         print(f"{part_done:6.1%}  {line(progress, loss)}", flush=True)
 
 
+class Silence:
+    """Says nothing: for all workers but the first."""
+
+    def point(self, progress: Progress, part_done: float, loss: float) -> None:
+        pass
+
+
 @contextmanager
-def open_report() -> Iterator[Report]:
-    """A report for standard output; it is valid inside the `with` block."""
+def open_report(wanted: bool) -> Iterator[Report]:
+    """A report for standard output, or a silent one; it is valid inside the `with` block."""
+    if not wanted:
+        yield Silence()
+        return
     if not sys.stdout.isatty():
         yield Lines()
         return

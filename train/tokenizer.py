@@ -70,3 +70,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that `save_tokenizer` wrote into this folder."""
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -10,24 +10,27 @@ import argparse
 import math
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from train.checkpoint import Progress, has_checkpoint, load_checkpoint, save_checkpoint
 from train.data import LONG, SHORT, Batch, pack
 from train.model import loss_of, new_model, save_model
 from train.report import Report, open_report
-from train.tokenizer import save_tokenizer, train_tokenizer
+from train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from train.workers import Team, open_team, own_place
 
-PEAK_RATE = 2e-3
+PEAK_RATE = 1.5e-3
 FINAL_RATE = 2e-5
-WARM_UP_STEPS = 80
+WARM_UP_STEPS = 60
 WEIGHT_DECAY = 0.05
 MOST_GRADIENT_NORM = 1.0
+ROWS_FROM = ((0.0, 2), (0.1, 4), (0.45, 8))
+"""From which part of the run on a worker's short batch has how many rows: small batches learn more a token at first."""
 LONG_FROM = 0.35
 """The part of the run after which long batches are mixed in."""
 LONG_SHARE = 0.15
@@ -42,9 +45,11 @@ class Trainer:
 
     model: LlamaForCausalLM
     tokenizer: Tokenizer
+    team: Team
     minutes: float
     progress: Progress
     optimizer: torch.optim.Optimizer = field(init=False)
+    last: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         matrices = [weight for weight in self.model.parameters() if weight.dim() > 1]
@@ -65,27 +70,32 @@ class Trainer:
 
     def batch(self) -> Batch:
         """This step's data: short contexts of few facts at first, then more, then long ones among them."""
-        source = random.Random(f"{self.progress.seed} {self.progress.step}")
-        is_long = self.part_done > LONG_FROM and source.random() < LONG_SHARE
+        of_step = random.Random(f"{self.progress.seed} {self.progress.step}")
+        is_long = self.part_done > LONG_FROM and of_step.random() < LONG_SHARE
+        source = random.Random(f"{self.progress.seed} {self.progress.step} {self.team.worker}")
         reach = 3 + round(9 * min(1.0, self.part_done / LONG_FROM))
-        return pack(self.tokenizer, source, LONG if is_long else SHORT, reach)
+        rows = next(rows for start, rows in reversed(ROWS_FROM) if self.part_done >= start)
+        return pack(self.tokenizer, source, LONG if is_long else replace(SHORT, rows=rows), reach)
 
     def step(self) -> float:
         """One batch, one update; returns the loss in nats a learnt token."""
-        started = time.monotonic()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         batch = self.batch()
         loss = loss_of(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MOST_GRADIENT_NORM)
+        weights = list(self.model.parameters())
+        now = time.monotonic()
+        mean, dialogues, spent = self.team.average(weights, loss.item(), batch.dialogues, now - self.last)
+        self.last = now
+        torch.nn.utils.clip_grad_norm_(weights, MOST_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress.step += 1
-        self.progress.tokens += batch.ids.numel()
-        self.progress.dialogues += batch.dialogues
-        self.progress.seconds += time.monotonic() - started
-        return loss.item()
+        self.progress.tokens += batch.ids.numel() * self.team.count
+        self.progress.dialogues += round(dialogues * self.team.count)
+        self.progress.seconds += spent
+        return mean
 
     def run(self, folder: Path, report: Report) -> None:
         """Trains until the time is used up; writes a checkpoint into `folder` now and then, and at the end."""
@@ -98,10 +108,11 @@ class Trainer:
                 losses = []
                 self.progress.curve.append((self.progress.step, round(self.progress.seconds, 1), round(mean, 4)))
                 report.point(self.progress, self.part_done, mean)
-            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+            if self.team.leads and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 save_checkpoint(folder, self.model, self.optimizer, self.progress)
                 saved = time.monotonic()
-        save_checkpoint(folder, self.model, self.optimizer, self.progress)
+        if self.team.leads:
+            save_checkpoint(folder, self.model, self.optimizer, self.progress)
 
 
 def arguments() -> argparse.Namespace:
@@ -109,7 +120,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--minutes", type=float, default=30.0, help="training time, over all resumptions")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
     parser.add_argument("--checkpoints", type=Path, help="folder for checkpoints; OUT/checkpoints if not given")
     return parser.parse_args()
 
@@ -117,13 +128,15 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Trains, or goes on with a run that stopped, and writes the model's files."""
     options = arguments()
-    torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoints: Path = options.checkpoints or options.out / "checkpoints"
-    tokenizer = train_tokenizer(options.seed)
-    save_tokenizer(tokenizer, options.out)
-    trainer = Trainer(new_model(tokenizer, options.seed), tokenizer, options.minutes, Progress(options.seed))
-    trainer.progress = load_checkpoint(checkpoints, trainer.model, trainer.optimizer) or trainer.progress
-    with open_report() as report:
+    if own_place() == 0 and not has_checkpoint(checkpoints):
+        save_tokenizer(train_tokenizer(options.seed), options.out)
+    with open_team(options.workers) as team, open_report(team.leads) as report:
+        tokenizer = load_tokenizer(options.out)
+        model = new_model(tokenizer, options.seed)
+        trainer = Trainer(model, tokenizer, team, options.minutes, Progress(options.seed))
+        trainer.progress = load_checkpoint(checkpoints, model, trainer.optimizer) or trainer.progress
         trainer.run(checkpoints, report)
-    save_model(trainer.model, options.out)
+        if team.leads:
+            save_model(model, options.out)

@@ -24,7 +24,7 @@ class LocalLink:
     def __init__(self, device: Device, *, virtual_seconds: bool = True) -> None:
         self._device = device
         self._virtual_seconds = virtual_seconds
-        self._waiting: deque[asyncio.Handle] = deque()
+        self._waiting: deque[StepResult] = deque()
         self._idle_at = 0.0
         self._deliver: Deliver = lambda result: None
         self._lost: Callable[[str], None] = lambda reason: None
@@ -42,11 +42,15 @@ class LocalLink:
         if self._gone:
             raise DeviceLost(f"the device is gone: {self._gone}")
         result = self._step(batch)
+        self._waiting.append(result)
         loop = asyncio.get_running_loop()
-        if self._virtual_seconds and result.seconds:
-            self._idle_at = max(self._idle_at, loop.time()) + result.seconds
-        handle: asyncio.Handle = loop.call_at(self._idle_at, self._done, result)
-        self._waiting.append(handle)
+        now = loop.time()
+        if self._virtual_seconds:
+            self._idle_at = max(self._idle_at, now) + result.seconds
+        if self._idle_at > now:
+            loop.call_at(self._idle_at, self._done)
+        else:
+            loop.call_soon(self._done)
 
     def fail(self, reason: str) -> None:
         """As if the device died now: what is under way never comes back, and `lost` is called soon, once."""
@@ -62,16 +66,16 @@ class LocalLink:
     def _step(self, batch: Batch) -> StepResult:
         try:
             return self._device.step(batch)
-        except Exception as error:  # noqa: BLE001  here the worker's process boundary would be
+        except Exception as error:  # here the boundary of the worker process would be
             log.exception("step %d failed", batch.step)
             return StepResult(batch.step, error=f"{type(error).__name__}: {error}")
 
-    def _done(self, result: StepResult) -> None:
-        self._waiting.popleft()
-        self._deliver(result)
+    def _done(self) -> None:
+        """Each call brings the oldest result; none is left after the end."""
+        if self._waiting:
+            self._deliver(self._waiting.popleft())
 
     def _end(self, reason: str) -> None:
         self._gone = reason
-        while self._waiting:
-            self._waiting.popleft().cancel()
+        self._waiting.clear()
         self._device.close()

@@ -1,4 +1,4 @@
-"""The device that computes nothing: scripted tokens, at a scripted cost. For schedulers, limits, soak and fault tests."""
+"""The device that computes nothing: scripted tokens at a scripted cost, to test schedulers, limits and faults with."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class NullDevice:
         self._lanes = np.zeros(LANES, np.int32)
 
     def step(self, batch: Batch) -> StepResult:
-        """Never raises. Blocks for the scripted time only if asked to `sleep`."""
-        tokens = np.where(batch.tokens < 0, self._lanes[-1 - batch.tokens], batch.tokens)
+        """Blocks for the scripted time only if asked to `sleep`."""
+        tokens = np.where(batch.tokens < 0, self._lanes[np.maximum(-1 - batch.tokens, 0)], batch.tokens)
         sampled = self._sample(batch, tokens)
         remembered = batch.sample_lanes >= 0
         self._lanes[batch.sample_lanes[remembered]] = sampled[remembered]

@@ -19,6 +19,7 @@ from cadenza.kernel.device.sampling import sample
 from cadenza.kernel.limits import LANES
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.decoder import Decoder
+from cadenza.kernel.model.linear import multiplies_bfloat16
 from cadenza.kernel.model.weights import Progress, RandomWeights, StoredWeights, no_progress
 from cadenza.kvfs.errors import Internal, Unsupported
 
@@ -125,7 +126,7 @@ class TorchDevice:
         hidden = self._decoder.forward(torch.from_numpy(tokens), torch.from_numpy(batch.positions), attention)
         if not torch.isfinite(hidden).all():
             self._kv.erase(torch.from_numpy(batch.slots.astype(np.int64)))
-            raise Internal(f"step {batch.step}: the model computed numbers that are not finite; its weights are damaged")
+            raise _not_finite(batch.step)
         return hidden
 
     def _answer(self, batch: Batch, hidden: Tensor, result: StepResult) -> None:
@@ -143,7 +144,7 @@ class TorchDevice:
     def _logits(self, step: int, hidden: Tensor) -> Float32:
         logits = self._decoder.logits(hidden)
         if not torch.isfinite(torch.stack(torch.aminmax(logits))).all():
-            raise Internal(f"step {step}: the model computed logits that are not finite; its weights are damaged")
+            raise _not_finite(step)
         numbers: Float32 = logits.numpy()
         return numbers
 
@@ -156,13 +157,24 @@ class TorchDevice:
         assert len(batch.segment_tokens) == batch.segment_starts[-1] == len(batch.page_starts) - 1, "segments"
         assert _within(batch.tokens, -LANES, facts.vocabulary_size), "a token or lane that does not exist"
         assert _within(batch.slots, 0, slots), "a slot outside the pool"
-        assert _within(batch.pages, 0, facts.pages) and _within(batch.copies, 0, facts.pages), "a page outside the pool"
-        assert _within(batch.sample_tokens, 0, tokens) and _within(batch.probe_tokens, 0, tokens), "a token not there"
+        assert _within(batch.pages, 0, facts.pages), "a page outside the pool"
+        assert _within(batch.copies, 0, facts.pages), "a copy of a page outside the pool"
+        assert _within(batch.sample_tokens, 0, tokens), "a sample of a token that the batch has not"
+        assert _within(batch.probe_tokens, 0, tokens), "a probe of a token that the batch has not"
         assert _within(batch.asked, 0, facts.vocabulary_size), "a probe of a token that does not exist"
 
 
 def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int, end: int) -> bool:
     return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
+
+
+def _not_finite(step: int) -> Internal:
+    return Internal(f"step {step}: the model computed numbers that are not finite; are its weights damaged?")
+
+
+def fastest_dtype() -> str:
+    """Of DTYPES, the one in which this CPU is fastest."""
+    return "bfloat16" if multiplies_bfloat16() else "float32"
 
 
 def _opened(model: Model, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:

@@ -1,1 +1,1 @@
-"""The Wasm runtime: programs are compiled in a child process and run as guests on fibers, all on the event loop's thread."""
+"""The Wasm runtime: programs, compiled in a child process, run as guests on fibers of one thread."""

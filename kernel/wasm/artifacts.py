@@ -1,4 +1,4 @@
-"""Compiled programs on disk: made by the child process, named by all that they depend on, loaded only if we wrote them."""
+"""Compiled programs on disk: named by all that they depend on, loaded only if we wrote them."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ class Artifacts:
         if status == INVALID:
             return Invalid(f"not a program: {words}", "image")
         if status in (-signal.SIGXCPU, -signal.SIGKILL):
-            return LimitExceeded(f"compiling took over {limits.cpu_seconds} s of CPU (COMPILE_SECONDS); make the program "
-                                 "smaller, or its functions", "COMPILE_SECONDS")
+            return LimitExceeded(f"compiling took over {limits.cpu_seconds} s of CPU (COMPILE_SECONDS); make the "
+                                 "program smaller, or its functions", "COMPILE_SECONDS")
         if status in (MEMORY, -signal.SIGABRT) or "allocat" in words:
             return LimitExceeded(f"compiling took over {limits.address_bytes} bytes (COMPILE_BYTES); make the program "
                                  "smaller, or its functions", "COMPILE_BYTES")

@@ -30,7 +30,8 @@ def main() -> int:
     order = json.load(sys.stdin)
     limit(order["cpu_seconds"], order["address_bytes"])
 
-    from wasmtime import WasmtimeError      # after the limits: they hold for everything that the library does
+    # After the limits: they hold for everything that the library does.
+    from wasmtime import WasmtimeError
     from wasmtime import component as components
 
     from cadenza.kernel.wasm import wit

@@ -48,7 +48,7 @@ FINGERPRINT: Final = hashlib.sha256(
 def new_engine() -> wasmtime.Engine:
     """Raises RuntimeError for a wasmtime that this runtime was not written for."""
     if VERSION.split(".")[0] != MAJOR:
-        raise RuntimeError(f"wasmtime {VERSION} is installed, and this runtime is written for {MAJOR}: install {MAJOR}.*")
+        raise RuntimeError(f"wasmtime {VERSION} is installed; this runtime is written for {MAJOR}: install {MAJOR}.*")
     configuration = wasmtime.Config()
     for name, value in _SETTINGS.items():
         setattr(configuration, name, value)

@@ -1,9 +1,9 @@
 """Guests on fibers, through wasmtime's asynchronous C API. Everything that wasmtime can be made to crash by is in here.
 
-A guest calls an import: wasmtime calls `_host_function` on the guest's own stack; it lifts the arguments, *records* the
-call and returns; only then is the fiber suspended, and `poll` returns on the main stack. No frame of Python is ever left
-on a suspended fiber. Whether the answer is there is asked by wasmtime through a native predicate, `strlen` of a flag:
-"" is pending, "\\x01" is ready, so that no Python runs for it.
+A guest calls an import: wasmtime calls `_host_function` on the guest's own stack; it lifts the arguments, *records*
+the call and returns; only then is the fiber suspended, and `poll` returns on the main stack. No frame of Python is ever
+left on a suspended fiber. Whether the answer is there is asked by wasmtime through a native predicate, `strlen` of a
+flag: "" is pending, "\\x01" is ready, so that no Python runs for it.
 
     poll ──▶ fiber runs ──▶ import ──▶ _host_function: call recorded, flag "" ──▶ suspended ──▶ poll answers CALLED
     answer ──▶ written to `results`, which stay valid until then ──▶ flag "\\x01" ──▶ poll again
@@ -140,7 +140,7 @@ def _host_function(import_: Import) -> Callable[..., None]:
 class Fiber:
     """One instance of a component, running one of its exports. Not safe for threads: one at a time.
 
-    `call`: what the guest asks, after `poll` answered CALLED. `error`: why it trapped; `value`: what the export returned.
+    `call`: what the guest asks, after `poll` answered CALLED. `error`: why it trapped; `value`: what the export gave.
     """
 
     def __init__(self, host: Host, component: Any, export: Any, memory_bytes: int, fuel: int) -> None:
@@ -277,7 +277,8 @@ def _self_test() -> None:
     probe = wit.Result(wit.Option(wit.TupleOf((wit.Scalar("f32"), wit.ListOf(wit.Scalar("u16"))))), error)
     room = (c_uint8 * VAL)()
     for value in (Case("ok", None), Case("ok", (0.5, [1, 2])), Case("err", ("b", "é"))):
-        lower_value(probe)(addressof(room), Case(value.name, Failure(*value.value) if value.name == "err" else value.value))
+        failure = Failure(*value.value) if value.name == "err" else value.value
+        lower_value(probe)(addressof(room), Case(value.name, failure))
         name, found = lift_value(probe)(addressof(room))
         if (name, found and (found[0], list(found[1]) if name == "ok" else found[1])) != value:
             wrong.append(repr(value))

@@ -41,21 +41,21 @@ class Guest:
     def advance(self) -> Advance:
         """Runs the guest until it blocks, has had its slice, or ends. Never blocks longer than a slice of fuel and
         SLICE_CALLS system calls."""
-        if self.outcome is None and self._suspension is not None and not self._resume():
-            return Advance.BLOCKED
-        if self._heavy is not None:
+        if self._heavy is not None and self.outcome is None:
             return Advance.BLOCKED
         calls = 0
         while self.outcome is None:
+            if self._suspension is not None:
+                if not self._ready:
+                    return Advance.BLOCKED
+                self._resume()
+                continue
+            if calls == SLICE_CALLS:
+                return Advance.READY
             step, self._step = self._step or self._fiber.poll(), None
             if step is Step.CALLED:
-                self._slices = 0
-                self._serve()
-                if self._suspension is not None and not self._resume():
-                    return Advance.BLOCKED
                 calls += 1
-                if calls == SLICE_CALLS and self.outcome is None:
-                    return Advance.READY
+                self._serve()
             elif step is Step.SPENT:
                 return self._spent()
             elif step is Step.DONE:
@@ -64,70 +64,56 @@ class Guest:
 
     # --- system calls ---
     def _serve(self) -> None:
-        """The system call dispatch: the handler's answer, or its error, goes to the guest."""
-        import_, arguments = self._called()
+        self._slices = 0
+        assert self._fiber.call is not None
+        import_, arguments = self._fiber.call
+        self._dispatch(import_, import_.handler, self._process, *arguments)
+
+    def _resume(self) -> None:
+        suspension, self._suspension = self._suspension, None
+        assert suspension is not None
+        assert self._fiber.call is not None
+        self._dispatch(self._fiber.call[0], suspension.answer)
+
+    def _dispatch(self, import_: Import, compute: Callable[..., Any], *arguments: Any) -> None:
+        """The boundary of system calls: what `compute` answers, or raises, goes to the guest."""
         try:
-            answer = import_.handler(self._process, *arguments)
+            answer = compute(*arguments)
             if _suspends(answer):
                 self._suspend(answer)
-            else:
-                self._answer(answer)
+            elif self.outcome is None:       # the handler may have killed its own guest
+                self._fiber.answer(answer)
         except ExitGuest as end:
             self.kill(end.outcome)
         except CadenzaError as error:
-            self._fail(error.errno, error.message)
+            self._fail(import_, error.errno, error.message)
         except Exception:
-            self._report(import_)
+            logger.exception("the handler of %s failed", import_.name)
+            self._fail(import_, "internal", f"{import_.name}: the kernel failed; its log says how")
 
     def _suspend(self, suspension: Suspension) -> None:
-        if self.outcome is not None:         # the handler killed its own guest
-            suspension.abandon()
-            return
-        self._suspension, self._ready = suspension, False
+        self._ready = False
         suspension.subscribe(self._woken)
+        self._suspension = suspension        # not before: a wake from within `subscribe` needs no `advance`
+        if self.outcome is not None:
+            self._abandon()
 
     def _woken(self) -> None:
         self._ready = True
-        if self._suspension is not None and self.outcome is None:
+        if self._suspension is not None:
             self._wake()
 
-    def _resume(self) -> bool:
-        """Gives the guest the answer of its suspension; False if it is not there yet."""
-        if not self._ready:
-            return False
+    def _abandon(self) -> None:
         suspension, self._suspension = self._suspension, None
-        assert suspension is not None
-        try:
-            self._answer(suspension.answer())
-        except ExitGuest as end:
-            self.kill(end.outcome)
-        except CadenzaError as error:
-            self._fail(error.errno, error.message)
-        except Exception:
-            self._report(self._called()[0])
-        return True
+        if suspension is not None:
+            suspension.abandon()
 
-    def _answer(self, answer: Any) -> None:
-        if self.outcome is None:
-            self._fiber.answer(answer)
-
-    def _fail(self, errno: str, message: str) -> None:
+    def _fail(self, import_: Import, errno: str, message: str) -> None:
         """The error goes to the guest if the function can answer one; else it ends the guest."""
-        if self.outcome is not None:
-            return
-        import_ = self._called()[0]
-        if import_.fail is None:
-            self.kill(Outcome("trapped", message=f"{import_.name}: {message}"))
-        else:
+        if self.outcome is None and import_.fail is not None:
             self._fiber.fail(errno, message)
-
-    def _report(self, import_: Import) -> None:
-        logger.exception("the handler of %s failed", import_.name)
-        self._fail("internal", f"{import_.name}: the kernel failed; its log says how")
-
-    def _called(self) -> tuple[Import, Any]:
-        assert self._fiber.call is not None
-        return self._fiber.call
+        else:
+            self.kill(Outcome("trapped", 1, f"{import_.name}: {message}"))
 
     # --- computing ---
     def _spent(self) -> Advance:
@@ -170,9 +156,7 @@ class Guest:
     def _end(self, outcome: Outcome) -> None:
         self.fuel_used  # noqa: B018 - keeps the last figure
         self.outcome = outcome
-        suspension, self._suspension = self._suspension, None
-        if suspension is not None:
-            suspension.abandon()
+        self._abandon()
         if self._heavy is not None:
             self._heavy.kill()
         else:

@@ -21,7 +21,7 @@ class HeavyRun:
         """Call on the event loop's thread."""
         self._executor, self._fiber, self._resumed = executor, fiber, resumed
         self._loop = asyncio.get_running_loop()
-        self._lock = threading.Lock()        # guards the two below
+        self._lock = threading.Lock()        # guards the two below, and the fiber between slices
         self._owned = True                   # a slice runs or is queued
         self._killed = False
         fiber.slice(SLICE_FUEL * HEAVY_SLICES)
@@ -34,11 +34,11 @@ class HeavyRun:
                 self._fiber.close()
                 return
             self._owned = step in (Step.SPENT, Step.STARTED)
-        if self._owned:
-            self._executor.submit(self._slice)
-        else:
+            if self._owned:
+                self._executor.submit(self._slice)
+                return
             self._fiber.slice(SLICE_FUEL)
-            self._loop.call_soon_threadsafe(self._resumed, step)
+        self._loop.call_soon_threadsafe(self._resumed, step)
 
     def kill(self) -> None:
         """Closes the fiber: at once, or when its slice ends. `resumed` may still be called."""

@@ -93,7 +93,7 @@ def same(found: Any, expected: wit.Type) -> bool:
         case wit.Option(payload):
             return isinstance(found, reflected.OptionType) and same(found.payload, payload)
         case wit.TupleOf(elements):
-            return isinstance(found, reflected.TupleType) and _each(list(enumerate(found.elements)), enumerate(elements))
+            return isinstance(found, reflected.TupleType) and _each(enumerate(found.elements), enumerate(elements))
         case wit.Record(_, fields):
             return isinstance(found, reflected.RecordType) and _each(found.fields, fields)
         case wit.Variant(_, cases):

@@ -1,7 +1,7 @@
 """Values lifted from wasmtime's layout into Python.
 
-The vals of an argument row, or of a record, are unpacked by one `Struct`; each type then takes its items out of the row.
-Compiled once for each type and kept.
+The vals of an argument row, or of a record, are unpacked by one `Struct`; each type then takes its items out of the
+row. Compiled once for each type and kept.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Take: TypeAlias = Callable[[Any], Any]                  # an unpacked row -> one
 
 
 class _Shape(NamedTuple):
-    """How a type's val is unpacked: `codes` of struct for its 32 bytes, giving `items`; `at(i)` takes the value out of a
-    row whose items for it begin at i."""
+    """How a type's val is unpacked: `codes` of struct for its 32 bytes, giving `items`; `at(i)` takes the value out of
+    a row whose items for it begin at i."""
 
     codes: str
     items: int
@@ -39,7 +39,7 @@ def lift_row(types: tuple[wit.Type, ...], gap: int = 0) -> Row:
     shapes = [_shape(type_) for type_ in types]
     unpack = struct.Struct("<" + "".join(f"{gap}x{shape.codes}" for shape in shapes)).unpack_from
     if all(isinstance(type_, wit.Scalar) and type_.name in NUMPY for type_ in types):
-        return lambda address: unpack(MEMORY, address)  # type: ignore[no-any-return]
+        return lambda address: unpack(MEMORY, address)
     firsts = [sum(shape.items for shape in shapes[:i]) for i in range(len(shapes))]
     takes = [shape.at(first) for shape, first in zip(shapes, firsts, strict=True)]
 
@@ -60,28 +60,41 @@ def lift_value(type_: wit.Type) -> Lift:
 def _shape(type_: wit.Type) -> _Shape:
     match type_:
         case wit.Scalar("string") | wit.Enum():
-            return _Shape("8xQQ8x", 2, lambda i: lambda row: text_at(row[i], row[i + 1]))
+            return _Shape(_PAIR, 2, lambda i: lambda row: text_at(row[i], row[i + 1]))
         case wit.Scalar("char"):
             return _Shape("8xI20x", 1, lambda i: lambda row: chr(row[i]))
         case wit.Scalar(name):
-            code = CODE[name]
-            return _Shape(f"8x{code}{24 - struct.calcsize(code)}x", 1, itemgetter)
-        case wit.ListOf(wit.Scalar(name)) if name in NUMPY:
-            return _Shape("8xQQ8x", 2, _numbers(NUMPY[name]))
-        case wit.ListOf(element):
-            return _Shape("8xQQ8x", 2, _elements(_shape(element)))
-        case wit.TupleOf(elements):
-            return _Shape("8xQQ8x", 2, _fields(lift_row(elements), tuple))
-        case wit.Record(name, fields):
-            return _Shape("8xQQ8x", 2, _fields(lift_row(tuple(t for _, t in fields), NAME), _named(name, fields)._make))
-        case wit.Flags():
-            return _Shape("8xQQ8x", 2, _names)
+            return _Shape(f"8x{CODE[name]}{24 - struct.calcsize(CODE[name])}x", 1, itemgetter)
         case wit.Option(payload):
             return _Shape("8xQ16x", 1, _optional(lift_value(payload)))
         case wit.Variant(_, cases):
-            return _Shape("8xQQQ", 3, _case({name: payload and lift_value(payload) for name, payload in cases}))
+            return _Shape("8xQQQ", 3, _case({name: _maybe(payload) for name, payload in cases}))
         case wit.Result(ok, err):
-            return _Shape("8xB7xQ8x", 2, _outcome(err and lift_value(err), ok and lift_value(ok)))
+            return _Shape("8xB7xQ8x", 2, _outcome(_maybe(err), _maybe(ok)))
+        case _:
+            return _Shape(_PAIR, 2, _sequence(type_))
+
+
+_PAIR = "8xQQ8x"
+
+
+def _sequence(type_: wit.Type) -> Callable[[int], Take]:
+    match type_:
+        case wit.ListOf(wit.Scalar(name)) if name in NUMPY:
+            return _numbers(NUMPY[name])
+        case wit.ListOf(element):
+            return _elements(_shape(element))
+        case wit.TupleOf(elements):
+            return _fields(lift_row(elements), tuple)
+        case wit.Record(name, fields):
+            return _fields(lift_row(tuple(t for _, t in fields), NAME), _named(name, fields)._make)
+        case wit.Flags():
+            return _names
+    raise AssertionError(type_)
+
+
+def _maybe(type_: wit.Type | None) -> Lift | None:
+    return None if type_ is None else lift_value(type_)
 
 
 def _named(name: str, fields: tuple[tuple[str, wit.Type], ...]) -> Any:

@@ -33,7 +33,7 @@ from cadenza.kernel.wasm.seams import Case
 
 Fill: TypeAlias = Callable[[int, Any], None]            # address of a val, the value
 
-SMALL: Final = 8                                        # up to so many, numbers are packed one by one: cheaper than numpy
+SMALL: Final = 8                                        # so many numbers are packed one by one: cheaper than numpy
 
 _bytes_new = native("wasm_byte_vec_new", None, c_void_p, c_size_t, c_char_p)
 _list_new = native("wasmtime_component_vallist_new_uninit", None, c_void_p, c_size_t)
@@ -179,9 +179,9 @@ def _fill_numbers(name: str) -> Fill:
         else:
             numbers = np.asarray(value, dtype)
             _list_new(address + 8, count)
-            table = np.frombuffer(MEMORY, cell, count * cells, pointer_at(MEMORY, address + 16)[0]).reshape(count, cells)
-            table[:, 0] = kind
-            table[:, first] = numbers.view(cell)
+            table = np.frombuffer(MEMORY, cell, count * cells, pointer_at(MEMORY, address + 16)[0])
+            table[0::cells] = kind
+            table[first::cells] = numbers.view(cell)
         MEMORY[address] = _LIST
     return fill
 

@@ -22,7 +22,7 @@ class Program:
     def export(self, name: str) -> Any:
         """The index of a function `func() -> result<_, string>`. Raises Invalid if there is none of that name."""
         if name not in self.exports:
-            raise Invalid(f"the program {self.digest[:12]} exports no {name!r}; it exports {sorted(self.exports)}", "export")
+            raise Invalid(f"the program {self.digest[:12]} exports {sorted(self.exports)}, and no {name!r}", "export")
         return self.exports[name]
 
 

@@ -25,6 +25,8 @@ from cadenza.kernel.wasm.program import Program, check_header
 from cadenza.kernel.wasm.seams import Handlers
 from cadenza.kvfs.errors import LimitExceeded
 
+__all__ = ["CompileLimits", "Program", "WasmRuntime", "WasmStatistics"]
+
 PROGRAMS_KEPT: Final = 64                    # loaded programs that nobody runs; the rest wait on disk
 COMPILES_AT_ONCE: Final = 2
 
@@ -66,7 +68,7 @@ class WasmRuntime:
         Raises Invalid (not Wasm, not a component, invalid, foreign imports, no `run`), LimitExceeded (size, compiling).
         """
         if len(wasm) > IMAGE_BYTES:
-            raise LimitExceeded(f"the program has {len(wasm)} bytes; the limit is {IMAGE_BYTES} (IMAGE_BYTES)", "IMAGE_BYTES")
+            raise LimitExceeded(f"the program has {len(wasm)} bytes, over {IMAGE_BYTES}", "IMAGE_BYTES")
         check_header(wasm)
         digest = (await asyncio.to_thread(hashlib.sha256, wasm)).hexdigest()
         program = self._programs.get(digest)

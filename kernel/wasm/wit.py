@@ -1,6 +1,6 @@
 """The types of the ABI, read from its WIT text: what a program's imports must look like, and how values cross.
 
-Only what the ABI uses is understood: interfaces with `use`, type aliases, records, variants, enums, flags and functions.
+Only what the ABI uses is understood: interfaces with `use`, aliases, records, variants, enums, flags and functions.
 Resources, futures and streams are refused. Worlds are skipped: every program exports `run` (see `ENTRY`).
 """
 

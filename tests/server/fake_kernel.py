@@ -50,6 +50,7 @@ class FakeImages:
         self.kept: dict[tuple[str, str], FakeImage] = {}
         self.added = 0
         self.waiting = 0
+        self.fault: Exception | None = None
         self.slow = asyncio.Event()         # cleared by a test that wants `add` to take for ever
         self.slow.set()
 
@@ -60,6 +61,8 @@ class FakeImages:
         finally:
             self.waiting -= 1
         self.added += 1
+        if self.fault is not None:
+            raise self.fault
         if data.startswith(b"def ("):
             raise Invalid("agent.py, line 1: invalid syntax", "data")
         if data == b"bug":

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import grpc
 import pytest
@@ -112,11 +111,9 @@ def test_another_users_objects_are_like_absent_ones(tmp_path: Path) -> None:
     keys = add_key(path, "ann"), add_key(path, "bob")
 
     async def refusal(client: Client, pid: int, image: str) -> list[tuple[str, str]]:
-        process = await client.process(pid) if pid == 1 and client is None else None
-        assert process is None
         told = []
-        stub = client
-        for attempt in (stub.process(pid), stub.image(image), stub.delete_image(image), stub.spawn(image)):
+        attempts = (client.process(pid), client.image(image), client.delete_image(image), client.spawn(image))
+        for attempt in attempts:
             with pytest.raises(ClientError) as caught:
                 await attempt
             told.append((caught.value.errno, caught.value.message))
@@ -139,7 +136,7 @@ def test_another_users_objects_are_like_absent_ones(tmp_path: Path) -> None:
 
     async def bob_tries_to_reach(bob: Client, pid: int) -> None:
         own = await bob.spawn(await bob.upload(b"# bob's"), {"hang": True})
-        own.snapshot = type(own.snapshot)(pid, "", "", "", "", own.started_at, None, None, {})
+        own.snapshot = replace(own.snapshot, pid=pid)
         for attempt in (own.kill(), own.wait(), anext(own.attach()), anext(own.logs()), own.refresh()):
             with pytest.raises(ClientNotFound, match=f"no process {pid}"):
                 await attempt
@@ -185,17 +182,10 @@ def test_a_key_never_travels_in_the_clear() -> None:
     run(test())
 
 
-def test_tls_and_key_off_loopback(tmp_path: Path) -> None:
-    cert, secret, path = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "keys"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    command += ["-keyout", str(secret), "-out", str(cert), "-days", "2", "-subj", "/CN=cadenza"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("needs openssl")
-    key = add_key(path, "ann")
-    options = ListenOptions("0.0.0.0:0", keys=path, tls_cert=cert, tls_key=secret)
+def test_tls_and_key_off_loopback(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    key = add_key(tmp_path / "keys", "ann")
+    cert, secret = certificate
+    options = ListenOptions("0.0.0.0:0", keys=tmp_path / "keys", tls_cert=cert, tls_key=secret)
 
     async def test() -> None:
         async with served(options) as server:
@@ -210,4 +200,3 @@ def test_tls_and_key_off_loopback(tmp_path: Path) -> None:
                     await asyncio.wait_for(channel.channel_ready(), 0.5)
 
     run(test())
-    assert cast(int, secret.stat().st_size) > 0

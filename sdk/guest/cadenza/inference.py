@@ -145,10 +145,9 @@ async def forward(
     )
     try:
         await handle
-    except BaseException:
+        done = _take_pass(handle.number)
+    finally:
         handle.close()
-        raise
-    done = _take_pass(handle.number)
     answers = [answer_of(probe) for probe in done.probes]
     return Completion(list(done.tokens), answers, done.computed_tokens, done.reused_tokens)
 

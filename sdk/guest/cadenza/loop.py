@@ -28,6 +28,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 WAIT_HANDLES = 1024        # the most handles that the kernel accepts in one wait
+LONGEST_WAIT_SECONDS = 86_400    # the kernel's timers run no longer than 7 days
 ROTATION_NS = 2_000_000    # how long one window of so many is waited for, when there are more
 DEAD_TIMERS = 64           # cancelled timers that may lie in the heap before it is swept
 STARVATION_TURNS = 16      # turns with callbacks ready before handles and timers are looked at nevertheless
@@ -126,7 +127,8 @@ class Loop(asyncio.AbstractEventLoop):
             heapq.heappop(self._timers)
             self._dead_timers -= 1
         if self._timers:
-            return max(0, int(self._timers[0].when() * 1e9) - events.now())
+            left = self._timers[0].when() - self.time()
+            return int(min(max(left, 0.0), LONGEST_WAIT_SECONDS) * 1e9)
         if not self._awaited:
             raise RuntimeError("deadlock: every task waits for something that no task, handle or timer will bring about")
         return None

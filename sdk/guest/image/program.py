@@ -40,7 +40,7 @@ def run() -> None:
     except SystemExit as leaving:
         exit_with(leaving.code)
     except BaseException as error:  # the program's boundary: whatever it raised becomes its exit status
-        sys.stderr.write(traces.written(error))
+        traces.excepthook(type(error), error, error.__traceback__)
         raise Failure(traces.in_one_line(error)) from None
     finally:
         output.flush()

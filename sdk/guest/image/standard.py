@@ -20,7 +20,7 @@ from importlib.machinery import PathFinder
 from types import BuiltinFunctionType, ModuleType
 from typing import Any, NoReturn
 
-from cadenza.loop import Loop
+from cadenza.loop import LONGEST_WAIT_SECONDS, Loop
 from wit_world.imports import events, process
 
 HARMLESS = frozenset(
@@ -55,7 +55,10 @@ def sleep(seconds: float, /) -> None:
     """Blocks the whole program; in `async` code, `await asyncio.sleep(seconds)` lets other tasks run."""
     if seconds < 0:
         raise ValueError("sleep length must be non-negative")
-    events.wait([], events.Until.ANY, int(seconds * 1e9), [])
+    while seconds > 0:
+        turn = min(seconds, LONGEST_WAIT_SECONDS)
+        events.wait([], events.Until.ANY, int(turn * 1e9), [])
+        seconds -= turn
 
 
 def with_now(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,6 +102,12 @@ def no_files(name: object = None) -> PermissionError:
 
 def refuse_file(*args: Any, **kwargs: Any) -> NoReturn:
     raise no_files(args[0] if args and isinstance(args[0], str | bytes) else None)
+
+
+def refuse_open(event: str, args: tuple[Any, ...]) -> None:
+    """An audit hook: for C code that opens files itself, as the parser does to quote a line that is wrong."""
+    if event == "open":
+        raise no_files(args[0] if args else None)
 
 
 def refuse_socket(*args: Any, **kwargs: Any) -> NoReturn:
@@ -161,4 +170,5 @@ def install() -> None:
     setattr(socket.socket, "__init__", refuse_socket)  # noqa: B010
     sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not PathFinder]
     sys.path_importer_cache.clear()
+    sys.addaudithook(refuse_open)
     asyncio_events._set_event_loop_policy(Policy())  # type: ignore[attr-defined]

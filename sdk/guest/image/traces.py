@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from traceback import StackSummary, TracebackException, format_exception_only
@@ -9,11 +10,12 @@ from types import TracebackType
 
 OWN_FOLDER = os.path.dirname(__file__)
 LOOP_FILE = os.path.join(os.path.dirname(OWN_FOLDER), "cadenza", "loop.py")
+OWN = (OWN_FOLDER, LOOP_FILE, importlib.__file__, "<frozen importlib")
 
 
 def own(filename: str) -> bool:
     """Whether a frame of this file tells the program's author nothing."""
-    return filename.startswith((OWN_FOLDER, LOOP_FILE, "<frozen importlib"))
+    return filename.startswith(OWN)
 
 
 def trim(error: TracebackException, seen: set[int]) -> None:
@@ -41,4 +43,6 @@ def in_one_line(error: BaseException) -> str:
 
 def excepthook(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
     """What `sys.excepthook` is in a program."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
     sys.stderr.write(written(error))

@@ -1,0 +1,91 @@
+"""The kinds of device, as plain settings that travel as JSON; each knows how to build its device where it is to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from cadenza.kernel.device.batch import Device
+from cadenza.kernel.device.null_device import CostModel, NullDevice
+from cadenza.kvfs.errors import Invalid
+
+# progress(what is being done, fraction of it that is done)
+Progress = Callable[[str, float], None]
+
+
+class DeviceConfig(Protocol):
+    """Settings of one kind: a dataclass of JSON values."""
+
+    kind: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def build(self, progress: Progress) -> Device:
+        """Blocks until the device is ready for steps. Raises CadenzaError for settings that cannot be met."""
+
+
+@dataclass(frozen=True, slots=True)
+class NullConfig:
+    """A NullDevice. Costs in milliseconds; with `sleep` a step takes that time, else it only reports it."""
+
+    kind: ClassVar[str] = "null"
+    pages: int = 4096
+    page_tokens: int = 16
+    vocabulary_size: int = 1024
+    context_tokens: int = 131_072
+    fixed_ms: float = 0.0
+    per_token_ms: float = 0.0
+    per_context_token_ms: float = 0.0
+    sleep: bool = False
+
+    def build(self, progress: Progress) -> Device:
+        cost = CostModel(self.fixed_ms, self.per_token_ms, self.per_context_token_ms)
+        return NullDevice(pages=self.pages, page_tokens=self.page_tokens, vocabulary_size=self.vocabulary_size,
+                          context_tokens=self.context_tokens, cost=cost, sleep=self.sleep)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TorchConfig:
+    """A TorchDevice: of the model in `directory`, or of the shape that a `config.json` says, with random weights."""
+
+    kind: ClassVar[str] = "torch"
+    pages: int
+    directory: str = ""
+    shape: dict[str, Any] | None = None
+    seed: int = 0
+    page_tokens: int = 16
+    dtype: str = "float32"
+    threads: int | None = None
+
+    def build(self, progress: Progress) -> Device:
+        from cadenza.kernel.device.torch_device import TorchDevice  # takes seconds, and only this kind needs it
+        from cadenza.kernel.model.config import ModelConfig
+
+        common: dict[str, Any] = {"pages": self.pages, "page_tokens": self.page_tokens, "dtype": self.dtype,
+                                  "threads": self.threads}  # fmt: skip
+        if self.shape is not None:
+            return TorchDevice.random(ModelConfig.from_mapping(self.shape), seed=self.seed, **common)
+
+        def weights(done_bytes: int, total_bytes: int) -> None:
+            progress("loading weights", done_bytes / max(total_bytes, 1))
+
+        return TorchDevice(Path(self.directory), progress=weights, **common)
+
+
+KINDS: dict[str, type[NullConfig] | type[TorchConfig]] = {kind.kind: kind for kind in (NullConfig, TorchConfig)}
+
+
+def to_json(config: DeviceConfig) -> str:
+    return json.dumps({"kind": config.kind, **dataclasses.asdict(config)})
+
+
+def from_json(text: str | bytes) -> DeviceConfig:
+    """Raises Invalid for an unknown kind."""
+    fields = json.loads(text)
+    kind = fields.pop("kind")
+    if kind not in KINDS:
+        raise Invalid(f"there is no device {kind!r}: choose one of {', '.join(KINDS)}", "device")
+    return KINDS[kind](**fields)

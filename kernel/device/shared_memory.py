@@ -1,0 +1,170 @@
+"""Batches and results in memory that two processes share: arrays as they are behind a header, nothing pickled.
+
+    ring     slot 0 │ slot 1 │ …                    step n uses slot n mod SLOTS
+    slot     batch ─────────── │ result ───────────
+    record   step, seconds, length of error │ (rows, columns) of each array │ error │ array │ array │ …
+
+The arrays come in the order of `arrays()`, each at a multiple of 8 bytes; their types are those of the dataclasses.
+A slot is written by the kernel, then answered by the worker, then free; who may touch it is settled by the doorbell
+(worker.py). Memory that was never written costs nothing, so slots are as large as the largest step.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult
+from cadenza.kernel.limits import (
+    PASS_PROBES,
+    PASS_SAMPLES,
+    PROBE_TOKENS,
+    RUN_AHEAD_STEPS,
+    STEP_ROWS,
+    STEP_TOKENS,
+    VISIBLE_RANGES,
+)
+from cadenza.kvfs.errors import LimitExceeded
+
+SLOTS = RUN_AHEAD_STEPS + 2
+ERROR_BYTES = 4096
+
+_HEAD = struct.Struct("<qdq")
+_ALIGNMENT = 8
+_SMALL_BYTES = 16 << 10  # up to here a copy more is cheaper than a view
+
+Pattern = list[tuple[str, np.dtype[np.generic], int]]
+
+
+def _pattern(arrays: dict[str, NDArray[np.generic]]) -> Pattern:
+    return [(name, array.dtype, array.ndim) for name, array in arrays.items()]
+
+
+_BATCH = _pattern(Batch(0).arrays())
+_RESULT = _pattern(StepResult(0).arrays())
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Bytes of a slot's two parts: for STEP_ROWS plain rows and one pass that asks for all that a pass may."""
+
+    batch_bytes: int
+    result_bytes: int
+
+    @classmethod
+    def of(cls, facts: DeviceFacts) -> Capacity:
+        samples, probes = STEP_ROWS + PASS_SAMPLES, STEP_ROWS + PASS_PROBES
+        row_pages = -(-facts.context_tokens // facts.page_tokens) + 1
+        batch = (
+            64 * (STEP_TOKENS + STEP_ROWS + samples + probes)
+            + 4 * STEP_ROWS * row_pages
+            + 12 * (STEP_ROWS + VISIBLE_RANGES)
+            + STEP_ROWS * -(-facts.vocabulary_size // 8)
+            + 4 * PASS_PROBES * PROBE_TOKENS
+        )
+        result = 64 * (samples + probes) + 4 * PASS_PROBES * max(facts.vocabulary_size, 2 * PROBE_TOKENS)
+        return cls(_aligned(batch, mmap.PAGESIZE), _aligned(result + ERROR_BYTES, mmap.PAGESIZE))
+
+    @property
+    def ring_bytes(self) -> int:
+        return SLOTS * (self.batch_bytes + self.result_bytes)
+
+
+class Ring:
+    """Both ends map the same file; `close` gives the mapping back, not the file."""
+
+    def __init__(self, file: int, facts: DeviceFacts) -> None:
+        """`file` is a descriptor of at least `Capacity.of(facts).ring_bytes`."""
+        capacity = Capacity.of(facts)
+        self._memory = mmap.mmap(file, capacity.ring_bytes)
+        whole = memoryview(self._memory)
+        step = capacity.batch_bytes + capacity.result_bytes
+        starts = range(0, capacity.ring_bytes, step)
+        self._batches = [whole[start : start + capacity.batch_bytes] for start in starts]
+        self._results = [whole[start + capacity.batch_bytes : start + step] for start in starts]
+        whole.release()
+
+    def write_batch(self, slot: int, batch: Batch) -> None:
+        """A batch larger than the slot is refused when it is read: it fails as a step does, in its turn."""
+        try:
+            _pack(self._batches[slot], _BATCH, batch)
+        except LimitExceeded as error:
+            _pack(self._batches[slot], _BATCH, Batch(batch.step), error=error.message)
+
+    def step(self, slot: int) -> int:
+        """The step of the batch in `slot`."""
+        step, _, _ = _HEAD.unpack_from(self._batches[slot], 0)
+        return int(step)
+
+    def read_batch(self, slot: int) -> Batch:
+        """The arrays are views: valid until the slot is answered. Raises LimitExceeded in place of a refused batch."""
+        arrays, step, _, error = _unpack(self._batches[slot], _BATCH)
+        if error:
+            raise LimitExceeded(error)
+        return Batch(step, **arrays)  # type: ignore[arg-type]
+
+    def write_result(self, slot: int, result: StepResult) -> None:
+        """Raises LimitExceeded when it is larger than the slot."""
+        _pack(self._results[slot], _RESULT, result, result.seconds, result.error)
+
+    def read_result(self, slot: int) -> StepResult:
+        """The arrays are copies: the slot may be used again."""
+        arrays, step, seconds, error = _unpack(self._results[slot], _RESULT)
+        copies = {name: array.copy() for name, array in arrays.items()}
+        return StepResult(step, seconds=seconds, error=error, **copies)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Idempotent."""
+        for part in (*self._batches, *self._results):
+            part.release()
+        self._memory.close()
+
+
+def _pack(
+    memory: memoryview, pattern: Pattern, record: Batch | StepResult, seconds: float = 0.0, error: str = ""
+) -> None:
+    """Raises LimitExceeded when the record is larger than the memory."""
+    text = error.encode(errors="replace")[:ERROR_BYTES]
+    shapes: list[int] = []
+    start = _HEAD.size + 8 * len(pattern)
+    memory[start : start + len(text)] = text
+    offset = _aligned(start + len(text))
+    for name, kind, dimensions in pattern:
+        array = getattr(record, name)
+        assert (array.dtype, array.ndim) == (kind, dimensions), f"{name} is {array.ndim}-D of {array.dtype}"
+        shapes += array.shape if dimensions == 2 else (len(array), 1)
+        if array.size:
+            end = offset + array.nbytes
+            if end > len(memory):
+                raise LimitExceeded(f"{name} {array.shape} ends at byte {end} of a slot of {len(memory)}: ask for less")
+            memory[offset:end] = array.tobytes() if array.nbytes < _SMALL_BYTES else _bytes(array)
+            offset = _aligned(end)
+    _HEAD.pack_into(memory, 0, record.step, seconds, len(text))
+    struct.pack_into(f"<{len(shapes)}i", memory, _HEAD.size, *shapes)
+
+
+def _unpack(memory: memoryview, pattern: Pattern) -> tuple[dict[str, NDArray[np.generic]], int, float, str]:
+    """Views of the arrays, then the step, its seconds and its error."""
+    step, seconds, length = _HEAD.unpack_from(memory, 0)
+    shapes = struct.unpack_from(f"<{2 * len(pattern)}i", memory, _HEAD.size)
+    start = _HEAD.size + 8 * len(pattern)
+    error = str(memory[start : start + length], "utf-8", "replace")
+    offset = _aligned(start + length)
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for (name, kind, dimensions), rows, columns in zip(pattern, shapes[::2], shapes[1::2], strict=True):
+        array: NDArray[np.generic] = np.frombuffer(memory, kind, rows * columns, offset)
+        arrays[name] = array.reshape(rows, columns) if dimensions == 2 else array
+        offset = _aligned(offset + array.nbytes)
+    return arrays, step, seconds, error
+
+
+def _bytes(array: NDArray[np.generic]) -> memoryview:
+    return np.ascontiguousarray(array).data.cast("B")
+
+
+def _aligned(size: int, alignment: int = _ALIGNMENT) -> int:
+    return -(-size // alignment) * alignment

@@ -1,0 +1,90 @@
+"""The process that holds the device: builds it, then steps whenever the doorbell rings, until the kernel hangs up.
+
+    kernel ── settings ──▶ worker        JSON
+    kernel ◀─ progress ─── worker        JSON, any number; then `ready` with the facts, or `failed`
+    kernel ── map ───────▶ worker        the ring has its size
+    kernel ── slot ──────▶ worker        one byte: that slot holds a batch
+    kernel ◀─ slot ─────── worker        one byte: that slot is answered
+
+Every arrow is one packet of a socket pair; the end of the stream is the end of the worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import signal
+import socket
+import sys
+from typing import Any
+
+from cadenza.kernel.device.batch import Device, StepResult
+from cadenza.kernel.device.kinds import from_json
+from cadenza.kernel.device.shared_memory import Ring
+from cadenza.kvfs.errors import CadenzaError
+
+PACKET_BYTES = 64 << 10
+MESSAGE_CHARACTERS = 8192
+
+log = logging.getLogger(__name__)
+
+
+def serve(control: socket.socket, device: Device, ring: Ring) -> None:
+    """Answers every slot, in order, until the other end is closed. A step that fails is answered with its error."""
+    while packet := control.recv(PACKET_BYTES):
+        step(device, ring, packet[0])
+        control.send(packet)
+
+
+def step(device: Device, ring: Ring, slot: int) -> None:
+    try:
+        ring.write_result(slot, device.step(ring.read_batch(slot)))
+    except Exception as error:  # the boundary of this process: the kernel is told, and the device goes on
+        number = ring.step(slot)
+        log.exception("step %d failed", number)
+        ring.write_result(slot, StepResult(number, error=f"{type(error).__name__}: {error}"))
+
+
+def build(control: socket.socket) -> Device | None:
+    """The device that the kernel asks for, or None if that failed: the kernel knows why."""
+
+    def progress(what: str, fraction: float) -> None:
+        _tell(control, progress=what, fraction=fraction)
+
+    try:
+        device = from_json(control.recv(PACKET_BYTES)).build(progress)
+    except CadenzaError as error:
+        _tell(control, failed=type(error).__name__, message=error.message[:MESSAGE_CHARACTERS])
+        return None
+    except Exception as error:  # as above
+        log.exception("the device cannot be built")
+        _tell(control, failed="Internal", message=f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS])
+        return None
+    _tell(control, ready=dataclasses.asdict(device.facts))
+    return device
+
+
+def main(control_descriptor: int, memory_descriptor: int) -> int:
+    """Answers the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the terminal is the kernel's to handle
+    logging.basicConfig(format="device: %(levelname)s %(message)s")
+    with socket.socket(fileno=control_descriptor) as control:
+        try:
+            device = build(control)
+            if device is None:
+                return 1
+            if control.recv(PACKET_BYTES):
+                serve(control, device, Ring(memory_descriptor, device.facts))
+        except (BrokenPipeError, ConnectionResetError):
+            return 0  # the kernel is gone
+        device.close()
+    return 0
+
+
+def _tell(control: socket.socket, **message: Any) -> None:
+    control.send(json.dumps(message).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

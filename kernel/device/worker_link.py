@@ -1,0 +1,177 @@
+"""The link to a device in a process of its own: see worker.py for what is said, shared_memory.py for what is shared."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from cadenza.kernel.device.batch import Batch, DeviceFacts
+from cadenza.kernel.device.kinds import DeviceConfig, Progress, to_json
+from cadenza.kernel.device.link import Deliver
+from cadenza.kernel.device.shared_memory import SLOTS, Capacity, Ring
+from cadenza.kernel.device.worker import PACKET_BYTES
+from cadenza.kvfs import errors
+from cadenza.kvfs.errors import CadenzaError, DeviceLost
+
+END_SECONDS = 5.0  # for a worker that is asked to end, or has hung up; then it is killed
+
+
+class WorkerLink:
+    """Owns the worker process, the socket and the memory shared with it. Made by `start`, ended by `close`."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], control: socket.socket, facts: DeviceFacts, ring: Ring
+    ) -> None:
+        self.facts = facts
+        self._process = process
+        self._control = control
+        self._ring = ring
+        self._loop = asyncio.get_running_loop()
+        self._submitted = 0
+        self._delivered = 0
+        self._deliver: Deliver = lambda result: None
+        self._lost: Callable[[str], None] = lambda reason: None
+        self._gone = ""
+        self._loop.add_reader(control, self._receive)
+
+    @classmethod
+    async def start(cls, config: DeviceConfig, progress: Progress = lambda what, fraction: None) -> WorkerLink:
+        """Starts a worker and waits until its device is ready; `progress` is called meanwhile.
+
+        Raises what building the device raised, or DeviceLost when the worker died of it.
+        """
+        memory = os.memfd_create("cadenza-device")
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        try:
+            process = _spawn(theirs, memory)
+            try:
+                facts = await _boot(process, control, config, progress)
+                os.ftruncate(memory, Capacity.of(facts).ring_bytes)
+                ring = Ring(memory, facts)
+                control.send(b"map")
+            except BaseException:
+                _end(process)
+                raise
+        except BaseException:
+            control.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(memory)
+        return cls(process, control, facts, ring)
+
+    @property
+    def pid(self) -> int:
+        """Of the worker."""
+        return self._process.pid
+
+    def connect(self, deliver: Deliver, lost: Callable[[str], None]) -> None:
+        self._deliver, self._lost = deliver, lost
+
+    def submit(self, batch: Batch) -> None:
+        """At most SLOTS steps may be under way."""
+        if self._gone:
+            raise DeviceLost(f"the device is gone: {self._gone}")
+        assert self._submitted - self._delivered < SLOTS, f"{SLOTS} steps are under way, there is no slot for another"
+        slot = self._submitted % SLOTS
+        self._ring.write_batch(slot, batch)
+        self._submitted += 1
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died just now: the reader is about to learn it
+            self._control.send(bytes((slot,)))
+
+    def close(self) -> None:
+        """Ends the worker. Blocks until it has, seconds at the most. Idempotent; `lost` is not called."""
+        if not self._gone:
+            self._release("it was closed")
+            _end(self._process)
+
+    def _receive(self) -> None:
+        try:
+            packet = self._control.recv(PACKET_BYTES)
+        except ConnectionResetError:
+            packet = b""
+        if not packet:
+            self._lose()
+            return
+        slot = self._delivered % SLOTS
+        assert packet[0] == slot, f"slot {packet[0]} is answered, {slot} was due"
+        result = self._ring.read_result(slot)
+        self._delivered += 1
+        self._deliver(result)
+
+    def _lose(self) -> None:
+        reason = f"the device process {_ending(self._process)}"
+        self._release(reason)
+        self._lost(reason)
+
+    def _release(self, reason: str) -> None:
+        self._gone = reason
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        self._ring.close()
+
+
+def _spawn(control: socket.socket, memory: int) -> subprocess.Popen[bytes]:
+    """-P: what lies in the working directory is not imported."""
+    descriptors = (control.fileno(), memory)
+    command = [sys.executable, "-P", "-m", "cadenza.kernel.device.worker", *map(str, descriptors)]
+    return subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+async def _boot(
+    process: subprocess.Popen[bytes], control: socket.socket, config: DeviceConfig, progress: Progress
+) -> DeviceFacts:
+    loop = asyncio.get_running_loop()
+    control.send(to_json(config).encode())
+    while packet := await _packet(loop, control):
+        message = json.loads(packet)
+        if "ready" in message:
+            return DeviceFacts(**message["ready"])
+        if "failed" in message:
+            raise _error(message["failed"], message["message"])
+        progress(message["progress"], message["fraction"])
+    raise DeviceLost(f"the device process {_ending(process)} before its device was ready")
+
+
+async def _packet(loop: asyncio.AbstractEventLoop, control: socket.socket) -> bytes:
+    """Empty at the end of the stream."""
+    try:
+        return await loop.sock_recv(control, PACKET_BYTES)
+    except ConnectionResetError:
+        return b""
+
+
+def _error(name: str, message: str) -> CadenzaError:
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, CadenzaError):
+        return kind(message)
+    return errors.Internal(message)
+
+
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    """How a process that hung up ended; it is killed if it does not."""
+    try:
+        code = process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        return "stopped answering and was killed"
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,207 @@
+/* What a C program asks of Cadenza: the canonical ABI of syscalls/wit/kernel.wit, written by hand, and below it a small
+ * layer that is nicer to call. For programs of one file, built by build.py:
+ *
+ *     #include "cadenza.h"
+ *     const char *cadenza_main(void) { cadenza_print("hello\n"); return 0; }      // NULL is success, else the reason
+ *
+ * Whatever the kernel answers that is longer than a number lies on the heap that `cabi_realloc` hands out. The heap only
+ * grows; give it back in pieces with cadenza_mark and cadenza_release. Texts are UTF-8, with a size, without a zero.
+ */
+#ifndef CADENZA_H
+#define CADENZA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- types: the layout in memory is the canonical ABI's --- */
+typedef uint32_t cadenza_handle, cadenza_descriptor, cadenza_token;
+typedef struct { const char *at; size_t size; } cadenza_text;
+typedef struct { cadenza_token *at; size_t count; } cadenza_tokens;      /* list<u32>, of tokens, handles, positions */
+
+enum cadenza_errno {
+  CADENZA_INVALID, CADENZA_NOT_FOUND, CADENZA_EXISTS, CADENZA_DENIED, CADENZA_BUSY, CADENZA_LIMIT, CADENZA_NO_PAGES,
+  CADENZA_TOO_LONG, CADENZA_NOT_READY, CADENZA_CANCELLED, CADENZA_CLOSED, CADENZA_FULL, CADENZA_DEVICE_LOST,
+  CADENZA_UNSUPPORTED, CADENZA_INTERNAL,
+};
+typedef struct { uint8_t number; cadenza_text message; } cadenza_error;  /* number: enum cadenza_errno */
+
+enum cadenza_finish {
+  CADENZA_RUNNING, CADENZA_STOP_TOKEN, CADENZA_STOP_SEQUENCE, CADENZA_LENGTH, CADENZA_CONTEXT_FULL, CADENZA_STOPPED,
+};
+typedef struct { cadenza_tokens tokens; uint8_t finish; } cadenza_progress;
+
+typedef struct { float temperature; uint32_t top_k; float top_p, min_p; uint64_t seed; } cadenza_sampler;
+typedef struct { bool present; cadenza_tokens tokens; bool allowed; } cadenza_mask;   /* option<logit-mask> */
+typedef struct { uint32_t row, first, count; } cadenza_visible;
+typedef struct { uint32_t row; cadenza_sampler sampler; } cadenza_sample;
+enum cadenza_probe_kind { CADENZA_TOP, CADENZA_LOG_PROBABILITIES, CADENZA_ENTROPY, CADENZA_LOGITS };
+typedef struct { uint32_t row; uint8_t kind; union { uint32_t top; cadenza_tokens of; }; } cadenza_probe;
+typedef struct { const float *at; size_t count; } cadenza_numbers;
+typedef struct {
+  uint8_t kind;
+  union {
+    struct { cadenza_tokens tokens; cadenza_numbers log_probabilities; float tail; } top;
+    cadenza_numbers numbers;                                             /* log-probabilities, logits */
+    float entropy;
+  };
+} cadenza_probe_answer;
+
+typedef struct {                                                         /* record pass */
+  cadenza_descriptor file;
+  cadenza_tokens reads, tokens, positions;
+  struct { const cadenza_visible *at; size_t count; } visible;
+  cadenza_mask mask;
+  struct { const cadenza_sample *at; size_t count; } samples;
+  struct { const cadenza_probe *at; size_t count; } probes;
+} cadenza_pass;
+typedef struct {
+  cadenza_tokens tokens;
+  struct { const cadenza_probe_answer *at; size_t count; } probes;
+  uint32_t computed_tokens, reused_tokens;
+} cadenza_completion;
+
+typedef struct {                                                         /* record run */
+  cadenza_descriptor file;
+  cadenza_tokens reads, tokens, positions;
+  cadenza_mask mask;
+  cadenza_sampler sampler;
+  uint32_t max_tokens;
+  cadenza_tokens stop_tokens;
+  struct { const cadenza_tokens *at; size_t count; } stop_sequences;
+  uint32_t deliver_every;
+} cadenza_run;
+
+/* Every `result<T, error>`: one shape, T is the member that the call's comment names. */
+typedef struct {
+  uint8_t failed;
+  union {
+    uint32_t number;
+    cadenza_text text;
+    cadenza_tokens tokens;
+    cadenza_progress progress;
+    cadenza_completion completion;
+    cadenza_error error;
+  };
+} cadenza_result;
+
+/* --- imports: one line a function; blocks only where it says so --- */
+#define CADENZA_IMPORT(interface, name) \
+  __attribute__((import_module("cadenza:kernel/" interface "@0.1.0"), import_name(name))) extern
+
+enum { CADENZA_OUTPUT, CADENZA_ERROR_OUTPUT };
+enum { CADENZA_ANY, CADENZA_ALL };
+typedef struct { cadenza_handle handle; cadenza_text tool; struct { bool present; uint64_t nanoseconds; } expected; }
+    cadenza_intent;
+
+CADENZA_IMPORT("process", "arguments") void cadenza_arguments(cadenza_text *answer);
+CADENZA_IMPORT("process", "entropy") uint64_t cadenza_entropy(void);
+CADENZA_IMPORT("process", "log") void cadenza_log(uint32_t to, const char *text, size_t size, cadenza_result *answer);
+CADENZA_IMPORT("process", "exit") void cadenza_exit(uint32_t code);
+/* Blocks. Answers `tokens`: the handles that are ready. */
+CADENZA_IMPORT("events", "wait") void cadenza_wait(
+    const cadenza_handle *handles, size_t count, uint32_t until, uint32_t has_timeout, uint64_t timeout_ns,
+    const cadenza_intent *intents, size_t intent_count, cadenza_result *answer);
+CADENZA_IMPORT("events", "timer") void cadenza_timer(uint64_t delay_ns, cadenza_result *answer);           /* number */
+CADENZA_IMPORT("events", "close") void cadenza_close_handle(cadenza_handle handle, cadenza_result *answer);
+CADENZA_IMPORT("events", "now") uint64_t cadenza_now(void);
+CADENZA_IMPORT("model", "tokenize") void cadenza_tokenize(
+    const char *text, size_t size, uint32_t special, cadenza_result *answer);                              /* tokens */
+CADENZA_IMPORT("model", "detokenize") void cadenza_detokenize(
+    const cadenza_token *tokens, size_t count, uint32_t special, cadenza_result *answer);                  /* text */
+CADENZA_IMPORT("kv", "create") void cadenza_create(cadenza_result *answer);                                /* number */
+CADENZA_IMPORT("kv", "fork") void cadenza_fork(cadenza_descriptor file, cadenza_result *answer);           /* number */
+CADENZA_IMPORT("kv", "close") void cadenza_close_file(cadenza_descriptor file, cadenza_result *answer);
+CADENZA_IMPORT("inference", "forward") void cadenza_forward(const cadenza_pass *pass, cadenza_result *answer);
+CADENZA_IMPORT("inference", "take-pass") void cadenza_take_pass(cadenza_handle pass, cadenza_result *answer);
+CADENZA_IMPORT("inference", "decode") void cadenza_decode(const cadenza_run *run, cadenza_result *answer); /* number */
+CADENZA_IMPORT("inference", "take-tokens") void cadenza_take_tokens(cadenza_handle run, cadenza_result *answer);
+CADENZA_IMPORT("inference", "stop") void cadenza_stop(cadenza_handle run, cadenza_result *answer);
+CADENZA_IMPORT("channel", "send") void cadenza_send(const char *text, size_t size, cadenza_result *answer);
+
+_Static_assert(sizeof(cadenza_result) == 28 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
+_Static_assert(sizeof(cadenza_pass) == 68 && sizeof(cadenza_run) == 96, "the canonical ABI's layout");
+_Static_assert(sizeof(cadenza_sample) == 32 && sizeof(cadenza_probe) == 16 && sizeof(cadenza_probe_answer) == 24,
+               "the canonical ABI's layout");
+
+/* --- the heap --- */
+extern unsigned char __heap_base;
+static uintptr_t cadenza_heap_next;
+
+/* Traps when memory is at its limit. */
+__attribute__((export_name("cabi_realloc"))) void *cabi_realloc(void *old, size_t old_size, size_t align, size_t size) {
+  if (!cadenza_heap_next) cadenza_heap_next = (uintptr_t)&__heap_base;
+  uintptr_t at = (cadenza_heap_next + align - 1) & ~(uintptr_t)(align - 1);
+  uintptr_t have = (uintptr_t)__builtin_wasm_memory_size(0) << 16;
+  if (at + size > have && __builtin_wasm_memory_grow(0, (at + size - have + 0xffff) >> 16) == (size_t)-1)
+    __builtin_trap();
+  cadenza_heap_next = at + size;
+  for (size_t i = 0; i < old_size && i < size; i++) ((char *)at)[i] = ((char *)old)[i];
+  return (void *)at;
+}
+
+static inline uintptr_t cadenza_mark(void) { return cadenza_heap_next; }
+/* Everything that was handed out since `mark` is gone. */
+static inline void cadenza_release(uintptr_t mark) { if (mark) cadenza_heap_next = mark; }
+
+/* --- the convenience layer: the first failure ends the program, with the kernel's reason --- */
+static struct { uint8_t failed; cadenza_text reason; } cadenza_ending;
+const char *cadenza_main(void);
+
+static inline size_t cadenza_length(const char *text) { size_t n = 0; while (text[n]) n++; return n; }
+
+/* As the lines of a log: to the client, standard output. */
+static inline void cadenza_print_text(cadenza_text text) {
+  cadenza_result answer;
+  cadenza_log(CADENZA_OUTPUT, text.at, text.size, &answer);
+}
+static inline void cadenza_print(const char *text) { cadenza_print_text((cadenza_text){text, cadenza_length(text)}); }
+
+static inline void cadenza_need(const cadenza_result *answer) {
+  if (!answer->failed) return;
+  cadenza_log(CADENZA_ERROR_OUTPUT, answer->error.message.at, answer->error.message.size, &(cadenza_result){0});
+  cadenza_exit(1);
+  __builtin_unreachable();
+}
+
+/* Blocks until `handle` is ready. */
+static inline void cadenza_await(cadenza_handle handle) {
+  cadenza_result answer;
+  cadenza_wait(&handle, 1, CADENZA_ANY, 0, 0, 0, 0, &answer);
+  cadenza_need(&answer);
+}
+
+/* What follows `"key":` in a JSON object without nesting; size 0 if it is not there. A string comes without its quotes,
+ * escapes as they are. */
+static inline cadenza_text cadenza_member(cadenza_text json, const char *key) {
+  size_t length = cadenza_length(key);
+  for (size_t i = 1; i + length + 1 < json.size; i++) {
+    size_t n = 0;
+    while (n < length && json.at[i + n] == key[n]) n++;
+    if (n < length || json.at[i - 1] != '"' || json.at[i + n] != '"') continue;
+    size_t at = i + n + 1;
+    while (at < json.size && (json.at[at] == ' ' || json.at[at] == ':')) at++;
+    bool quoted = at < json.size && json.at[at] == '"';
+    size_t end = at += quoted;
+    while (end < json.size && (quoted ? json.at[end] != '"' || json.at[end - 1] == '\\'
+                                      : json.at[end] != ',' && json.at[end] != '}')) end++;
+    return (cadenza_text){json.at + at, end - at};
+  }
+  return (cadenza_text){0, 0};
+}
+
+static inline uint32_t cadenza_number_member(cadenza_text json, const char *key, uint32_t otherwise) {
+  cadenza_text text = cadenza_member(json, key);
+  uint32_t number = 0;
+  for (size_t i = 0; i < text.size && text.at[i] >= '0' && text.at[i] <= '9'; i++) number = number * 10 + text.at[i] - '0';
+  return text.size ? number : otherwise;
+}
+
+__attribute__((export_name("run"))) void *cadenza_entry(void) {
+  const char *reason = cadenza_main();
+  cadenza_ending.failed = reason != 0;
+  if (reason) cadenza_ending.reason = (cadenza_text){reason, cadenza_length(reason)};
+  return &cadenza_ending;
+}
+
+#endif

@@ -1,0 +1,143 @@
+"""`cadenza doctor`: what a daemon needs, looked at before it is started."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cadenza.kernel.limits import PROCESSES
+from cadenza.kvfs.errors import CadenzaError
+from cadenza.server.invocation import FAILURE, Json, invocation
+from cadenza.server.options import default_cache
+
+LEAST_PYTHON = (3, 11)
+MAPS_PER_PROCESS = 4                        # memory maps of one living guest
+MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
+DEVICE_SECONDS = 10.0                       # for nvidia-smi to answer
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`verdict`: "ok", "warning" (it will run) or "fault" (it will not); `remedy` is "" for ok."""
+
+    check: str
+    verdict: str
+    detail: str
+    remedy: str = ""
+
+
+def doctor(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="A model directory; else the bundled model.")] = None,
+    json: Json = False,
+) -> None:
+    """Check this machine and a model; ends with 1 if something would keep the daemon from starting."""
+    screen = invocation(context, json=json).screen
+    findings = list(examine(model))
+    rows = [(f.verdict, f.check, f.detail, f.remedy) for f in findings]
+    screen.rows(("", "CHECK", "FOUND", "REMEDY"), rows, [asdict(f) for f in findings])
+    if any(finding.verdict == "fault" for finding in findings):
+        raise typer.Exit(FAILURE)
+
+
+def examine(model: str | None) -> Iterator[Finding]:
+    """Every finding. Reads files and asks nvidia-smi; downloads nothing."""
+    yield _python()
+    yield _system()
+    for name in ("wasmtime", "torch", "grpcio"):
+        yield _distribution(name)
+    yield _interpreter(default_cache() / "python.wasm")
+    yield _device()
+    yield _maps(MAX_MAP_COUNT)
+    yield _model(model)
+
+
+def _python() -> Finding:
+    found = platform.python_version()
+    if sys.version_info[:2] < LEAST_PYTHON or sys.version_info[:3] == (3, 14, 0):
+        return Finding("python", "fault", found, "use Python 3.11 or later, but not 3.14.0")
+    return Finding("python", "ok", found)
+
+
+def _system() -> Finding:
+    found = f"{platform.system()} {platform.machine()}"
+    if platform.system() != "Linux":
+        return Finding("system", "fault", found, "the daemon runs on Linux")
+    return Finding("system", "ok", found)
+
+
+def _distribution(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return Finding(name, "fault", "not installed", f"pip install {name}")
+
+
+def _interpreter(path: Path) -> Finding:
+    if path.exists():
+        return Finding("python image", "ok", str(path))
+    try:
+        found = f"not built yet; componentize-py {metadata.version('componentize-py')} will build it"
+    except metadata.PackageNotFoundError:
+        remedy = "pip install 'cadenza[build]', or copy a built image there"
+        return Finding("python image", "fault", f"not at {path}, and componentize-py is not installed", remedy)
+    return Finding("python image", "warning", found, "the first 'cadenza serve' takes a minute longer")
+
+
+def _device() -> Finding:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    if shutil.which(query[0]) is None:
+        return Finding("device", "ok", f"no NVIDIA device; CPU, {_cpus()} cores")
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=DEVICE_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("device", "warning", f"nvidia-smi fails: {error}", "mend the driver, or serve with --device cpu")
+    return Finding("device", "ok", "; ".join(answer.stdout.split("\n")).strip("; "))
+
+
+def _cpus() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def _maps(path: Path) -> Finding:
+    """Each guest takes a few memory maps; the kernel bounds them a process."""
+    needed = PROCESSES * MAPS_PER_PROCESS
+    try:
+        found = int(path.read_text())
+    except (OSError, ValueError):
+        return Finding("vm.max_map_count", "warning", f"cannot read {path}", "look at it yourself")
+    if found < needed:
+        remedy = f"for more: sysctl -w vm.max_map_count={2 * needed}"
+        return Finding("vm.max_map_count", "warning", f"{found}: about {found // MAPS_PER_PROCESS} processes", remedy)
+    return Finding("vm.max_map_count", "ok", str(found))
+
+
+def _model(model: str | None) -> Finding:
+    from cadenza.kernel.model.directory import resolve_directory
+    from cadenza.kernel.model.facts import describe
+
+    try:
+        report = describe(resolve_directory(model, _refuse_download))
+    except CadenzaError as error:
+        return Finding("model", "fault", error.message, "name a directory with config.json and safetensors")
+    if report.problems:
+        return Finding("model", "fault", f"{report.directory}: {'; '.join(report.problems)}", "download it again")
+    detail = f"{report.directory}: {report.family}, {report.parameters / 1e6:.1f} M parameters"
+    return Finding("model", "ok", f"{detail}, context {report.context_tokens} tokens")
+
+
+def _refuse_download(hub_id: str) -> str:
+    raise OSError(f"{hub_id} is a hub id; doctor downloads nothing")
+
+

@@ -1,0 +1,85 @@
+"""Small random models of each family, as transformers makes and saves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+SHAPE = {
+    "vocab_size": 160,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def config_of(name: str) -> Any:
+    """A transformers configuration, by what is particular to it."""
+    made = {
+        "llama": lambda: transformers.LlamaConfig(**SHAPE),
+        "llama3-rope": lambda: transformers.LlamaConfig(**SHAPE, rope_parameters=LLAMA3_ROPE),
+        "llama-tied-biased": lambda: transformers.LlamaConfig(
+            **SHAPE, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=16
+        ),
+        "qwen2": lambda: transformers.Qwen2Config(**SHAPE),
+        "qwen2-tied": lambda: transformers.Qwen2Config(**SHAPE, tie_word_embeddings=True),
+        "qwen3": lambda: transformers.Qwen3Config(**SHAPE, head_dim=16),
+        "qwen3-tied-biased": lambda: transformers.Qwen3Config(
+            **SHAPE, head_dim=16, tie_word_embeddings=True, attention_bias=True
+        ),
+    }
+    return made[name]()
+
+
+NAMES = ("llama", "llama3-rope", "llama-tied-biased", "qwen2", "qwen2-tied", "qwen3", "qwen3-tied-biased")
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A directory and the reference that was saved to it."""
+
+    directory: Path
+    reference: Any
+
+    def logits(self, tokens: list[int]) -> torch.Tensor:
+        """float32 [tokens, vocabulary]."""
+        with torch.no_grad():
+            return self.reference(torch.tensor([tokens])).logits[0]
+
+    def greedy(self, prompt: list[int], count: int) -> list[int]:
+        """The `count` tokens after `prompt`, each the likeliest."""
+        tokens, cache = torch.tensor([prompt]), None
+        made: list[int] = []
+        with torch.no_grad():
+            while len(made) < count:
+                out = self.reference(tokens, past_key_values=cache, use_cache=True)
+                cache = out.past_key_values
+                made.append(int(out.logits[0, -1].argmax()))
+                tokens = torch.tensor([[made[-1]]])
+        return made
+
+
+def save_tiny_model(name: str, directory: Path, shard_bytes: int = 1 << 30) -> TinyModel:
+    """The same weights for the same name; large enough that its answers differ from token to token."""
+    torch.set_num_threads(1)
+    torch.manual_seed(sum(name.encode()))
+    model = transformers.AutoModelForCausalLM.from_config(config_of(name), attn_implementation="eager").float().eval()
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            noise = torch.randn_like(parameter)
+            parameter.copy_(1 + 0.3 * noise if "norm" in parameter_name else 0.25 * noise)
+    model.save_pretrained(directory, max_shard_size=shard_bytes)
+    return TinyModel(directory, model)

@@ -1,0 +1,1 @@
+"""Tests of the Wasm runtime: every guest in here is real Wasm."""
