@@ -21,7 +21,7 @@ from cadenza.kernel.device.batch import StepResult
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.lanes import Lanes
 from cadenza.kernel.limits import LANES, PATIENCE_SECONDS, RETRY_SECONDS, RUN_AHEAD_STEPS
-from cadenza.kernel.passes import Row, Work
+from cadenza.kernel.passes import PLAIN, STEP_BREADTH, Row, Work
 from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, NoPages
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,13 @@ class Engine:
         builder = BatchBuilder(self._step)
         rows: list[Row] = []
         starved: list[tuple[Work, NoPages]] = []
+        breadth = PLAIN
         for work, count in shares:
+            if work.breadth is not PLAIN:
+                wider = breadth.plus(work.breadth)
+                if not wider.within(STEP_BREADTH):
+                    continue                                # it is first in a step to come
+                breadth = wider
             samples, probes = builder.samples, builder.probes
             try:
                 work.submit(builder, count)

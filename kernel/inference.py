@@ -10,7 +10,9 @@ import numpy as np
 
 from cadenza.kernel.device.batch import PROBE_LOG_PROBABILITIES, PROBE_TOP, DeviceFacts, Int32, UInt8
 from cadenza.kernel.limits import (
+    PASS_PROBE_VALUES,
     PASS_PROBES,
+    PASS_READS,
     PASS_SAMPLES,
     PASS_TOKENS,
     PROBE_TOKENS,
@@ -114,6 +116,8 @@ class Inference:
         if total > context or int(positions.max()) >= context:
             raise TooLong(f"{total} tokens up to position {int(positions.max())}: the model's context holds {context}; "
                           "truncate the file or give fewer", "tokens")
+        if len(reads) > PASS_READS:
+            raise LimitExceeded(f"a pass reads at most {PASS_READS} files and its own, not {len(reads)}", "pass_reads")
         self._check_pages(process, file, count)
         return positions
 
@@ -146,6 +150,10 @@ class Inference:
             check_sampler(sampler)
         for _, probe in probes:
             self._check_probe(probe)
+        values = sum(probe.values(self._facts.vocabulary_size) for _, probe in probes)
+        if values > PASS_PROBE_VALUES:
+            raise LimitExceeded(f"the probes of a pass answer at most {PASS_PROBE_VALUES} numbers; these would answer "
+                                f"{values}: ask fewer logits", "pass_probe_values")
 
     def _check_probe(self, probe: Probe) -> None:
         most = min(PROBE_TOKENS, self._facts.vocabulary_size)

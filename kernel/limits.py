@@ -51,6 +51,8 @@ VOCABULARY_COUNT = 65_536                   # tokens asked of `vocabulary` at on
 PASS_TOKENS = 131_072                       # input tokens of one pass, if the context allows as many
 PASS_SAMPLES = 1024
 PASS_PROBES = 1024
+PASS_PROBE_VALUES = 1 << 22                 # numbers that the probes of one pass answer: 16 MiB
+PASS_READS = 1024                           # files read by one pass, beside its own
 PROBE_TOKENS = 4096                         # k of `top`, or tokens of `log-probabilities`
 VISIBLE_RANGES = 65_536                     # of one pass
 STOP_SEQUENCES = 64
@@ -70,7 +72,7 @@ TERMINATE_SECONDS = 5.0                     # between `terminate` and `kill` whe
 
 # --- batches ---
 STEP_TOKENS = 2048                          # input tokens of one step: decodes first, the rest is prefill
-STEP_ROWS = 1024                            # passes in one step
+STEP_ROWS = 1024                            # passes in one step; what they ask beyond a sample each: what one pass may
 RUN_AHEAD_STEPS = 2                         # steps submitted before the first of them has come back
 LANES = 16_384                              # decodes alive at once
 PATIENCE_SECONDS = 2.0                      # that a pass waits for pages which idle programs hold; then `no-pages`

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cadenza.kernel.device.batch import Float32, Int32, StepResult, UInt8
+from cadenza.kernel.device.batch import PROBE_LOGITS, Float32, Int32, StepResult, UInt8
 from cadenza.kernel.handles import Waitable
+from cadenza.kernel.limits import PASS_PROBE_VALUES, PASS_PROBES, PASS_READS, PASS_SAMPLES, VISIBLE_RANGES
 from cadenza.kvfs.errors import CadenzaError, NotReady
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Probe(NamedTuple):
     top: int = 0
     tokens: Sequence[int] = ()
 
+    def values(self, vocabulary_size: int) -> int:
+        """How many numbers it answers, at most."""
+        return vocabulary_size if self.kind == PROBE_LOGITS else self.top + len(self.tokens) + 1
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswer:
@@ -62,6 +67,26 @@ class PassCompletion:
     probes: list[ProbeAnswer]
     computed_tokens: int
     reused_tokens: int = 0
+
+
+class Breadth(NamedTuple):
+    """What a pass asks of its step beyond a plain row with one sample. A step has room for what one pass may ask."""
+
+    samples: int = 0
+    probes: int = 0
+    values: int = 0              # numbers that its probes answer, or tokens that they name
+    ranges: int = 0
+    reads: int = 0
+
+    def plus(self, other: Breadth) -> Breadth:
+        return Breadth(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def within(self, other: Breadth) -> bool:
+        return all(a <= b for a, b in zip(self, other, strict=True))
+
+
+STEP_BREADTH = Breadth(PASS_SAMPLES, PASS_PROBES, PASS_PROBE_VALUES, VISIBLE_RANGES, PASS_READS)
+PLAIN = Breadth()
 
 
 class Work(Waitable):
@@ -98,6 +123,10 @@ class Work(Waitable):
         self.arrival = 0
         self.turn = 0                # step in which it last had a row
         self.under_way = 0           # rows submitted and not accepted
+
+    @property
+    def breadth(self) -> Breadth:
+        return Breadth(reads=len(self.reads)) if self.reads else PLAIN
 
     @property
     def prefilling(self) -> bool:
@@ -158,7 +187,7 @@ class Row(NamedTuple):
 class Pass(Work):
     """One forward request: appends its inputs, answers what was asked of its rows."""
 
-    __slots__ = ("_completion", "_error", "_mask", "_probes", "_samples", "_visible")
+    __slots__ = ("_breadth", "_completion", "_error", "_mask", "_probes", "_samples", "_visible")
 
     def __init__(
         self,
@@ -179,8 +208,15 @@ class Pass(Work):
         self._mask = mask
         self._samples = sorted(enumerate(samples), key=lambda s: s[1][0])
         self._probes = sorted(enumerate(probes), key=lambda p: p[1][0])
+        values = sum(probe.values(engine.link.facts.vocabulary_size) for _, probe in probes)
+        ranges = 0 if visible is None else len(visible)
+        self._breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, len(reads))
         self._completion = PassCompletion([], [], 0)
         self._error: CadenzaError | None = None
+
+    @property
+    def breadth(self) -> Breadth:
+        return self._breadth
 
     def wanted(self) -> int:
         return len(self.inputs) - self.fed

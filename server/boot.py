@@ -20,8 +20,7 @@ from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import Unsupported
 from cadenza.kvfs.pool import PagePool
 from cadenza.sdk.guest.build import BuildError, build
-
-#from cadenza.server.devices import start_device
+from cadenza.server.devices import start_device
 from cadenza.server.options import Progress, ServeOptions, default_cache
 from cadenza.syscalls.table import WIT, abi, handlers
 

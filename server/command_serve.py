@@ -64,7 +64,7 @@ def run_daemon(boot: Boot, options: ServeOptions, listen: ListenOptions, screen:
 async def _serve(boot: Boot, options: ServeOptions, listen: ListenOptions, screen: Screen) -> None:
     from cadenza.server.address import check_listening
     from cadenza.server.auth import Keys
-    from cadenza.server.daemon import Daemon
+    from cadenza.server.daemon import Daemon, stop_signals
 
     check_listening(listen)  # before the model is loaded
     Keys(listen.keys)
@@ -72,10 +72,11 @@ async def _serve(boot: Boot, options: ServeOptions, listen: ListenOptions, scree
     with screen.progress() as progress:
         kernel = await boot(options, progress)
     try:
-        async with Daemon(kernel, listen) as daemon:
-            _announce(screen, kernel, daemon, listen)
-            await daemon.serve_until_signalled()
-            screen.remark("stopping; once more to stop at once")
+        with stop_signals() as asked:
+            async with Daemon(kernel, listen) as daemon:
+                _announce(screen, kernel, daemon, listen)
+                await asked.wait()
+                screen.remark("stopping; once more to stop at once")
     finally:
         await kernel.close()
 

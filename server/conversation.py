@@ -133,13 +133,21 @@ async def _fits(attachment: Attachment, line: str) -> bool:
     return True
 
 
+def _in_background(descriptor: int) -> bool:
+    """Whether reading it would stop us: it is our terminal, and another job's turn."""
+    try:
+        return os.tcgetpgrp(descriptor) != os.getpgrp()
+    except OSError:  # no terminal, or not ours
+        return False
+
+
 def _read_lines(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[str]) -> bool:
     """Reads standard input on a thread that nobody waits for. Not that of a terminal we are in the background of."""
     try:
         descriptor = sys.stdin.fileno()
-        if os.isatty(descriptor) and os.tcgetpgrp(descriptor) != os.getpgrp():
-            return False
     except (OSError, ValueError, AttributeError):  # closed, or no file
+        return False
+    if _in_background(descriptor):
         return False
 
     def read() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -42,6 +44,28 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", RPC_MESSAGE_BYTES),
     ("grpc.max_concurrent_streams", 20_000),
 )
+
+
+@contextmanager
+def stop_signals() -> Iterator[asyncio.Event]:
+    """An event that the first SIGTERM or SIGINT sets. The next one acts as if there were no daemon."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def ask() -> None:
+        asked.set()
+        release()
+
+    def release() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask)
+    try:
+        yield asked
+    finally:
+        release()
 
 
 class Daemon:
@@ -89,19 +113,6 @@ class Daemon:
         await server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-
-    async def serve_until_signalled(self) -> None:
-        """Returns at the first SIGTERM or SIGINT. The next one then acts as if there were no daemon."""
-        loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
-            loop.add_signal_handler(number, asked.set)
-        try:
-            await asked.wait()
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
 
     async def stop(self) -> None:
         """Takes no more calls, closes the kernel (which asks every process to end, and kills those that do not), lets

@@ -78,7 +78,7 @@ class Screen:
         if not total or done < total:
             return
         if self.json:
-            self.value({"progress": what, "done": done, "total": total})
+            _write(sys.stderr, json.dumps({"progress": what, "done": done, "total": total}) + "\n")
         else:
             _write(sys.stderr, f"{what}: done\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -57,3 +58,7 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
         pad_token_id=config.pad_token_id,
     )
     copy.save_pretrained(folder)
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings["rope_theta"] = config.rope_parameters["rope_theta"]  # where readers older than rope_parameters look
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / "model.safetensors").chmod(0o644)

@@ -53,7 +53,7 @@ class Batch:
     # Ranges of visible offsets: (row-local token index, first, count). A token named by none sees all before it.
     visible_starts: Int32 = field(default_factory=lambda: _int32(1))                 # [R+1] into visible_ranges
     visible_ranges: Int32 = field(default_factory=lambda: _int32(0, 3))              # [·, 3]
-    # Sampling.
+    # Sampling. Bit i of byte b of a mask: token 8b+i is allowed.
     sample_tokens: Int32 = field(default_factory=lambda: _int32(0))                  # [N] index into tokens
     sample_lanes: Int32 = field(default_factory=lambda: _int32(0))                   # [N] lane that remembers it, or −1
     temperature: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))    # [N] 0 is greedy
@@ -61,9 +61,9 @@ class Batch:
     top_p: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))          # [N] 1 is off
     min_p: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))          # [N] 0 is off
     seeds: UInt64 = field(default_factory=lambda: np.zeros(0, np.uint64))            # [N]
-    draws: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))              # [N] how many this seed drew before
+    draws: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))              # [N] drawn with the seed: the token's offset
     sample_masks: Int32 = field(default_factory=lambda: _int32(0))                   # [N] index into masks, or −1
-    masks: UInt8 = field(default_factory=lambda: np.zeros((0, 0), np.uint8))         # [M, ⌈V/8⌉] bit i of byte b: token 8b+i allowed
+    masks: UInt8 = field(default_factory=lambda: np.zeros((0, 0), np.uint8))         # [M, ⌈V/8⌉]
     # Probes.
     probe_tokens: Int32 = field(default_factory=lambda: _int32(0))                   # [Q] index into tokens
     probe_kinds: Int32 = field(default_factory=lambda: _int32(0))                    # [Q] PROBE_…

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult
 from cadenza.kernel.limits import (
+    PASS_PROBE_VALUES,
     PASS_PROBES,
+    PASS_READS,
     PASS_SAMPLES,
-    PROBE_TOKENS,
     RUN_AHEAD_STEPS,
     STEP_ROWS,
     STEP_TOKENS,
@@ -57,16 +58,16 @@ class Capacity:
 
     @classmethod
     def of(cls, facts: DeviceFacts) -> Capacity:
-        samples, probes = STEP_ROWS + PASS_SAMPLES, STEP_ROWS + PASS_PROBES
         row_pages = -(-facts.context_tokens // facts.page_tokens) + 1
+        asked = PASS_SAMPLES + PASS_PROBES + PASS_READS
         batch = (
-            64 * (STEP_TOKENS + STEP_ROWS + samples + probes)
-            + 4 * STEP_ROWS * row_pages
+            64 * (STEP_TOKENS + 2 * STEP_ROWS + asked)
+            + 4 * (STEP_ROWS * row_pages + PASS_READS)
             + 12 * (STEP_ROWS + VISIBLE_RANGES)
             + STEP_ROWS * -(-facts.vocabulary_size // 8)
-            + 4 * PASS_PROBES * PROBE_TOKENS
+            + 4 * PASS_PROBE_VALUES
         )
-        result = 64 * (samples + probes) + 4 * PASS_PROBES * max(facts.vocabulary_size, 2 * PROBE_TOKENS)
+        result = 64 * (STEP_ROWS + asked) + 8 * PASS_PROBE_VALUES
         return cls(_aligned(batch, mmap.PAGESIZE), _aligned(result + ERROR_BYTES, mmap.PAGESIZE))
 
     @property

@@ -1,0 +1,1 @@
+"""Models of an unmodified Hugging Face directory: configuration, weights, decoder, tokenizer, chat template."""

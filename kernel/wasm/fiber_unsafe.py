@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import (
     CDLL,
     CFUNCTYPE,
@@ -33,7 +33,8 @@ from ctypes import (
     create_string_buffer,
     sizeof,
 )
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 import wasmtime
 from wasmtime import _ffi as ffi
@@ -77,7 +78,8 @@ _NEVER: Final = create_string_buffer(1)
 _NEVER_ADDRESS: Final = addressof(_NEVER)
 
 
-class Import(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Import:
     """One function of the ABI: who handles it, and how its values cross. `answer` and `fail` are None where the
     function has no result, or cannot fail."""
 
@@ -127,7 +129,8 @@ def _host_function(import_: Import) -> Callable[..., None]:
              _error: int, continuation: int) -> None:
         try:
             fiber = _fibers[context]
-            fiber.call = import_, lift(arguments or 0)
+            fiber.arguments = lift(arguments or 0)
+            fiber.call = import_
             fiber.results = results
             MEMORY[fiber.flag_address] = 0
             _continue(MEMORY, continuation, _STRLEN, fiber.flag_address, 0)
@@ -140,19 +143,25 @@ def _host_function(import_: Import) -> Callable[..., None]:
 class Fiber:
     """One instance of a component, running one of its exports. Not safe for threads: one at a time.
 
-    `call`: what the guest asks, after `poll` answered CALLED. `error`: why it trapped; `value`: what the export gave.
+    `call` and `arguments`: what the guest asks, after `poll` answered CALLED. `error`: why it trapped; `value`: what
+    the export gave.
     """
+
+    # Slots: a thousand guests take turns, and what one of them touches must be fetched from far each time.
+    __slots__ = ("_component", "_context", "_error_pointer", "_export", "_flag", "_function", "_future", "_host",
+                 "_instance", "_result", "_store", "arguments", "call", "error", "fault", "flag_address", "results",
+                 "started", "value")
 
     def __init__(self, host: Host, component: Any, export: Any, memory_bytes: int, fuel: int) -> None:
         """`export`: an ExportIndex of a function `func() -> result<_, string>`."""
-        self.call: tuple[Import, Any] | None = None
+        self.call: Import | None = None
+        self.arguments: Sequence[Any] = ()
         self.fault: BaseException | None = None
         self.error = ""
         self.value: Case | None = None
         self.results = 0
         self._flag = create_string_buffer(2)
         self.flag_address = addressof(self._flag)
-        self._fuel = fuel
         self._export, self._component, self._host = export, component, host
         self._instance, self._function = ffi.wasmtime_component_instance_t(), ffi.wasmtime_component_func_t()
         self._error_pointer, self._result = c_void_p(), (c_uint8 * VAL)()
@@ -173,18 +182,21 @@ class Fiber:
     def poll(self) -> Step:
         """Runs the guest until it calls, has used a slice of fuel, or is done. Holds the GIL."""
         self.call = None
-        return self._after(_poll(self._future))
+        if _poll(self._future or _gone()):
+            return self._done()
+        return Step.CALLED if self.call is not None else self._spent()
 
     def poll_released(self) -> Step:
         """The same without the GIL, for another thread."""
         self.call = None
-        return self._after(_poll_released(self._future))
+        if _poll_released(self._future or _gone()):
+            return self._done()
+        return Step.CALLED if self.call is not None else self._spent()
 
-    def _after(self, done: bool) -> Step:
-        if not done:
-            if self.call is not None:
-                return Step.CALLED
-            return self._failed(f"a call could not be read: {self.fault!r}") if self.fault else Step.SPENT
+    def _spent(self) -> Step:
+        return self._failed(f"a call could not be read: {self.fault!r}") if self.fault else Step.SPENT
+
+    def _done(self) -> Step:
         self._end_future()
         if self._error_pointer.value:
             return self._failed(_message(self._error_pointer.value))
@@ -208,20 +220,20 @@ class Fiber:
     def answer(self, value: Any) -> None:
         """Answers `call`. What a value of the wrong shape raises is raised; the call is then still to be answered."""
         assert self.call is not None
-        self._write(self.call[0].answer, value)
+        self._write(self.call.answer, value)
 
     def fail(self, errno: str, message: str) -> None:
         """Answers `call` with the ABI's error. The function must be one that can fail."""
         assert self.call is not None
-        self._write(self.call[0].fail, Failure(errno, message))
+        self._write(self.call.fail, Failure(errno, message))
 
     def _write(self, write: Fill | None, value: Any) -> None:
-        if write is not None:
-            try:
+        try:
+            if write is not None:
                 write(self.results, value)
-            except BaseException:
-                discard(self.results)
-                raise
+        except BaseException:
+            discard(self.results)
+            raise
         MEMORY[self.flag_address] = 1
 
     @property
@@ -248,6 +260,10 @@ class Fiber:
 
 _fibers: Final[dict[int, Fiber]] = {}
 _lift_entry: Final = lift_value(wit.Result(None, wit.Scalar("string")))
+
+
+def _gone() -> int:
+    raise RuntimeError("a fiber that is done or closed was polled")
 
 
 def living() -> int:

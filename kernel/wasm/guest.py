@@ -24,6 +24,9 @@ class Guest:
     on a worker thread, which ends soon after.
     """
 
+    __slots__ = ("__weakref__", "_ended", "_executor", "_fiber", "_fuel", "_fuel_left", "_heavy", "_process", "_ready",
+                 "_slices", "_step", "_suspension", "_wake", "outcome")
+
     def __init__(self, fiber: Fiber, process: Any, wake: Callable[[], None], executor: ThreadPoolExecutor,
                  ended: Callable[[Guest], None], fuel: int) -> None:
         """`process` is handed to every handler first. `wake` is called when `advance` should be, after BLOCKED;
@@ -65,15 +68,15 @@ class Guest:
     # --- system calls ---
     def _serve(self) -> None:
         self._slices = 0
-        assert self._fiber.call is not None
-        import_, arguments = self._fiber.call
-        self._dispatch(import_, import_.handler, self._process, *arguments)
+        import_ = self._fiber.call
+        assert import_ is not None
+        self._dispatch(import_, import_.handler, self._process, *self._fiber.arguments)
 
     def _resume(self) -> None:
         suspension, self._suspension = self._suspension, None
         assert suspension is not None
         assert self._fiber.call is not None
-        self._dispatch(self._fiber.call[0], suspension.answer)
+        self._dispatch(self._fiber.call, suspension.answer)
 
     def _dispatch(self, import_: Import, compute: Callable[..., Any], *arguments: Any) -> None:
         """The boundary of system calls: what `compute` answers, or raises, goes to the guest."""

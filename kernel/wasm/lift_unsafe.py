@@ -11,7 +11,7 @@ from collections import namedtuple
 from collections.abc import Callable, Sequence
 from functools import cache
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from cadenza.kernel.wasm.seams import Case
 Lift: TypeAlias = Callable[[int], Any]                  # address of a val -> the value
 Row: TypeAlias = Callable[[int], Sequence[Any]]         # address of vals one after the other -> their values
 Take: TypeAlias = Callable[[Any], Any]                  # an unpacked row -> one value out of it
+
+SMALL: Final = 4                                        # up to so many numbers, a tuple is cheaper than a view
 
 
 class _Shape(NamedTuple):
@@ -81,7 +83,7 @@ _PAIR = "8xQQ8x"
 def _sequence(type_: wit.Type) -> Callable[[int], Take]:
     match type_:
         case wit.ListOf(wit.Scalar(name)) if name in NUMPY:
-            return _numbers(NUMPY[name])
+            return _numbers(name)
         case wit.ListOf(element):
             return _elements(_shape(element))
         case wit.TupleOf(elements):
@@ -101,14 +103,18 @@ def _named(name: str, fields: tuple[tuple[str, wit.Type], ...]) -> Any:
     return namedtuple(python_name(name).title().replace("_", ""), [python_name(field) for field, _ in fields])
 
 
-def _numbers(dtype: np.dtype[Any]) -> Callable[[int], Take]:
+def _numbers(name: str) -> Callable[[int], Take]:
+    dtype = NUMPY[name]
     cells, first = VAL // dtype.itemsize, 8 // dtype.itemsize
+    few = [struct.Struct("<" + f"8x{CODE[name]}{24 - dtype.itemsize}x" * n).unpack_from for n in range(SMALL + 1)]
+    array, frombuffer = np.array, np.frombuffer
 
-    def at(i: int) -> Take:
+    def lift(count: int, pointer: int) -> Any:
+        if count <= SMALL:
+            return array(few[count](MEMORY, pointer), dtype)
         # A copy: the vals are freed when the callback returns.
-        return lambda row: np.frombuffer(MEMORY, dtype, row[i] * cells, row[i + 1])[first::cells].copy() \
-            if row[i] else np.empty(0, dtype)
-    return at
+        return frombuffer(MEMORY, dtype, count * cells, pointer)[first::cells].copy()
+    return lambda i: lambda row: lift(row[i], row[i + 1])
 
 
 def _elements(shape: _Shape) -> Callable[[int], Take]:

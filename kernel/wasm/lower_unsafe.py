@@ -167,11 +167,15 @@ def _fill_numbers(name: str) -> Fill:
     kind, dtype = KIND[name], NUMPY[name]
     cell = np.dtype(f"u{dtype.itemsize}")
     cells, first = VAL // cell.itemsize, 8 // cell.itemsize
-    pack = struct.Struct(f"<B7x{CODE[name]}{24 - dtype.itemsize}x").pack
+    layout = struct.Struct(f"<B7x{CODE[name]}{24 - dtype.itemsize}x")
+    pack, pack_into = layout.pack, layout.pack_into
 
     def fill(address: int, value: Any) -> None:
         count = len(value)
-        if count <= SMALL:
+        if count == 1:                       # the token of a step
+            _list_new(address + 8, 1)
+            pack_into(MEMORY, pointer_at(MEMORY, address + 16)[0], kind, value[0])
+        elif count <= SMALL:
             packed = b"".join([pack(kind, number) for number in value])
             _list_new(address + 8, count)
             data = pointer_at(MEMORY, address + 16)[0]

@@ -80,7 +80,7 @@ def run_tool(arguments: Sequence[str], folder: Path) -> None:
     command = [sys.executable, "-c", "import sys, componentize_py; sys.exit(componentize_py.script())", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-4000:]
+        said = (done.stdout + done.stderr).partition("Stack backtrace:")[0].strip()[-4000:]
         raise BuildError(f"{TOOL} failed with exit status {done.returncode}:\n{said}")
 
 

@@ -270,6 +270,20 @@ def test_a_pass_reads_several_files_as_they_were_when_it_was_asked() -> None:
     in_loop(test)
 
 
+def test_two_wide_passes_do_not_share_a_step() -> None:
+    async def test() -> None:
+        bench = Bench(pages=256)
+        rows = tuple([0] * 700)
+        wide = [bench.forward(bench.file(), [n, n + 1], samples=rows) for n in range(3)]
+        plain = bench.decode(bench.file(), [1], 3)
+        await bench.settle()
+        assert [w.take().tokens for w in wide] == [[next_token([n])] * 700 for n in range(3)]
+        assert plain.take().tokens == unhurried([1], 3)
+        assert max(len(b.sample_tokens) for b in bench.device.batches) == 701
+        bench.check_all_returned()
+    in_loop(test)
+
+
 def test_one_file_has_one_writer() -> None:
     async def test() -> None:
         bench = Bench()

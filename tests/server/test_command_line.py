@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-SECONDS = 60.0                              # generous: nothing takes that long unless it hangs
+SECONDS = 15.0                              # generous: nothing takes that long unless it hangs
 HERE = Path(__file__).parent
 
 
@@ -191,9 +192,11 @@ def test_serve_announces_itself_and_stops_gracefully(tmp_path: Path) -> None:
 
 def test_serve_as_json(tmp_path: Path) -> None:
     command = [sys.executable, str(HERE / "command_daemon.py"), str(tmp_path), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment()) as process:
         assert process.stdout is not None
-        assert json.loads(process.stdout.readline()) == {"progress": "load weights", "done": 3, "total": 3}
+        assert process.stderr is not None
+        assert json.loads(process.stderr.readline()) == {"progress": "load weights", "done": 3, "total": 3}
         serving = json.loads(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 0
@@ -242,6 +245,8 @@ def read_until(descriptor: int, wanted: bytes) -> bytes:
     seen = b""
     ends = time.monotonic() + SECONDS
     while wanted not in seen and time.monotonic() < ends:
+        if not select.select([descriptor], [], [], 1.0)[0]:
+            continue
         try:
             seen += os.read(descriptor, 4096)
         except OSError:  # the other side has closed the terminal

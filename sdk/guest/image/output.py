@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from typing import NoReturn
-
-from wit_world.imports import process
 
 CHUNK_CHARACTERS = 1 << 20    # in one call; the kernel takes 4 MiB
 
 
 class Log(io.TextIOBase):
-    """Text for one stream of the log: sent at the end of a line, when it is flushed, and when it grows long."""
+    """Text for a stream of the log: given to `send` at the end of a line, when it is flushed, when it grows long."""
 
-    def __init__(self, to: process.OutputStream) -> None:
-        self._to = to
+    def __init__(self, send: Callable[[str], None]) -> None:
+        self._send = send
         self._parts: list[str] = []
         self._characters = 0
 
@@ -44,7 +43,7 @@ class Log(io.TextIOBase):
         if not text.isascii():
             text = text.encode("utf-8", "replace").decode()     # a lone surrogate cannot cross
         for first in range(0, len(text), CHUNK_CHARACTERS):
-            process.log(self._to, text[first : first + CHUNK_CHARACTERS])
+            self._send(text[first : first + CHUNK_CHARACTERS])
 
 
 class NoInput(io.TextIOBase):
@@ -60,11 +59,11 @@ class NoInput(io.TextIOBase):
         self.readline()
 
 
-def install() -> None:
-    """Makes these the streams of the interpreter."""
+def install(output: Callable[[str], None], error: Callable[[str], None]) -> None:
+    """Makes these the streams of the interpreter: what is written goes to `output` and `error`."""
     sys.stdin = NoInput()
-    sys.stdout = Log(process.OutputStream.OUTPUT)
-    sys.stderr = Log(process.OutputStream.ERROR)
+    sys.stdout = Log(output)
+    sys.stderr = Log(error)
 
 
 def flush() -> None:

@@ -2,53 +2,49 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from cadenza.arguments import Arguments
 from cadenza.loop import Loop
-from wit_world.imports import process
 
 from . import output, standard, traces
 from .sources import Sources, no_main
+
+Payload = Sequence[tuple[str, str]]
 
 
 class Failure(Exception):
     """The program failed; the text is what its exit status says."""
 
 
-def check() -> None:
+def check(payload: Payload) -> None:
     """Raises Failure, with file and line, when the payload cannot run."""
-    faults = Sources(process.payload()).faults()
+    faults = Sources(payload).faults()
     if faults:
         raise Failure("\n".join(faults))
 
 
-def run() -> None:
-    """Runs the payload to its end. Raises Failure; does not return when the program exits."""
+def run(payload: Payload, arguments: str, entropy: int) -> int | None:
+    """Runs the payload to its end. Answers the exit code if it asked for one. Raises Failure."""
     try:
-        sources = Sources(process.payload())
-        standard.begin(sources.files)
+        sources = Sources(payload)
+        standard.begin(sources.files, entropy)
         sources.install()
-        answer = call_main(load(sources.entry()), Arguments(json.loads(process.arguments())))
+        answer = call_main(sources.load(sources.entry()), Arguments(json.loads(arguments)))
         if answer is not None:
             print(answer if isinstance(answer, str) else json.dumps(answer))
     except SystemExit as leaving:
-        exit_with(leaving.code)
+        return exit_code(leaving.code)
     except BaseException as error:  # the program's boundary: whatever it raised becomes its exit status
         traces.excepthook(type(error), error, error.__traceback__)
         raise Failure(traces.in_one_line(error)) from None
     finally:
         output.flush()
-
-
-def load(path: str) -> ModuleType:
-    """The entry's module, imported."""
-    return importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    return None
 
 
 def call_main(module: ModuleType, arguments: Arguments) -> object:
@@ -62,10 +58,9 @@ def call_main(module: ModuleType, arguments: Arguments) -> object:
     return Loop().run(answer) if inspect.iscoroutine(answer) else answer
 
 
-def exit_with(code: object) -> None:
+def exit_code(code: object) -> int:
     """What `sys.exit(code)` means: a number is the exit code, a text is printed and means 1."""
     if code is not None and not isinstance(code, int):
         print(code, file=sys.stderr)
-        code = 1
-    output.flush()
-    process.exit((code or 0) & 0xFF)
+        return 1
+    return (code or 0) & 0xFF

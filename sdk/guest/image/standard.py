@@ -34,10 +34,11 @@ SOCKET_FUNCTIONS = "getaddrinfo getnameinfo gethostbyname gethostbyaddr gethostn
 _files: dict[str, str] = {}
 
 
-def begin(files: Mapping[str, str]) -> None:
+def begin(files: Mapping[str, str], entropy: int) -> None:
     """What each process does first: its own randomness, its own files."""
+    _files.clear()
     _files.update(files)
-    random.seed(process.entropy())
+    random.seed(entropy)
 
 
 # --- time ---

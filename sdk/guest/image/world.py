@@ -6,33 +6,43 @@ specialized here costs a process nothing, and pages it does not write to are sha
 
 from __future__ import annotations
 
-import gc
 import sys
 
 import wit_world
 from componentize_py_types import Err
+from wit_world.imports import process
+from wit_world.imports.process import OutputStream
 
-from . import library, output, program, standard, traces, warm
+from . import library, memory, output, program, standard, traces, warm
 
 
 class WitWorld(wit_world.WitWorld):
     def check(self) -> None:
-        self._call(program.check)
-
-    def run(self) -> None:
-        self._call(program.run)
-
-    def _call(self, function: program.Callable[[], None]) -> None:
         try:
-            function()
+            program.check(process.payload())
         except program.Failure as failure:
             raise Err(str(failure)) from None
 
+    def run(self) -> None:
+        try:
+            code = program.run(process.payload(), process.arguments(), process.entropy())
+        except program.Failure as failure:
+            raise Err(str(failure)) from None
+        if code is not None:
+            process.exit(code)
+
+
+def log_output(text: str) -> None:
+    process.log(OutputStream.OUTPUT, text)
+
+
+def log_error(text: str) -> None:
+    process.log(OutputStream.ERROR, text)
+
 
 library.load()
-warm.up()
-output.install()
 standard.install()
 sys.excepthook = traces.excepthook
-gc.collect()
-gc.freeze()
+warm.up()
+output.install(log_output, log_error)
+memory.settle()

@@ -152,7 +152,7 @@ class Driver:
 
 
 def _batch(step: int, flat: dict[str, list[Any]]) -> Batch:
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, empty in Batch(0).arrays().items():
         if name == "masks":
             arrays[name] = np.stack(flat[name]) if flat[name] else empty

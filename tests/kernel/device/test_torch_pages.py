@@ -48,7 +48,8 @@ def logits(driver: Driver, *rows: Row, copies: list[tuple[int, int]] | None = No
 
 def test_forks_differ_after_the_fork_and_not_before(driver: Driver) -> None:
     shared, ends = tokens_of(10), [tokens_of(5, 1), tokens_of(5, 2)]
-    file, copies = File(), []
+    file = File()
+    copies: list[tuple[int, int]] = []
     logits(driver, Row(file, shared))
     twin = driver.fork(file, copies)
     found = logits(driver, Row(file, ends[0]), Row(twin, ends[1]), copies=copies)
@@ -62,7 +63,8 @@ def test_forks_differ_after_the_fork_and_not_before(driver: Driver) -> None:
 def test_copies_are_made_in_order(driver: Driver) -> None:
     """A fork of a fork in one step: the second copy reads what the first wrote."""
     shared = tokens_of(6)
-    file, copies = File(), []
+    file = File()
+    copies: list[tuple[int, int]] = []
     logits(driver, Row(file, shared))
     grandchild = driver.fork(driver.fork(file, copies), copies)
     assert copies[0][1] == copies[1][0]
@@ -72,7 +74,8 @@ def test_copies_are_made_in_order(driver: Driver) -> None:
 
 def test_positions_are_copied_with_the_page(driver: Driver) -> None:
     """Token 1 is later than the new one: hidden, in the copy too."""
-    file, copies = File(), []
+    file = File()
+    copies: list[tuple[int, int]] = []
     logits(driver, Row(file, [1, 2], positions=[5, 40], contiguous=False))
     twin = driver.fork(file, copies)
     found = logits(driver, Row(twin, [3], positions=[20], contiguous=False), copies=copies)[0]
@@ -81,7 +84,8 @@ def test_positions_are_copied_with_the_page(driver: Driver) -> None:
 
 
 def test_a_step_of_copies_only(driver: Driver) -> None:
-    file, copies = File(), []
+    file = File()
+    copies: list[tuple[int, int]] = []
     logits(driver, Row(file, tokens_of(5)))
     twin = driver.fork(file, copies)
     assert driver.step([], copies) == []
@@ -182,18 +186,19 @@ def test_what_is_seen_is_what_the_rule_says(given_scenes: list[Scene]) -> None:
         for scene, files in zip(given_scenes, reads, strict=True):
             for file, (tokens, positions) in zip(files, scene.files, strict=True):
                 logits(driver, Row(file, tokens, positions=positions, contiguous=False))
-        targets, found = [File() for _ in given_scenes], [[] for _ in given_scenes]
+        targets = [File() for _ in given_scenes]
+        found: list[list[np.ndarray]] = [[] for _ in given_scenes]
         for turn in range(9):
             rows, owners = [], []
             for number, scene in enumerate(given_scenes):
                 part = slice(turn * scene.chunk, (turn + 1) * scene.chunk)
                 if scene.tokens[part]:
-                    ranges = [(t - part.start, *span) for t, *span in scene.ranges if part.start <= t < part.stop]
+                    ranges = [(t - part.start, f, n) for t, f, n in scene.ranges if part.start <= t < part.stop]
                     rows.append(Row(targets[number], scene.tokens[part], reads[number], scene.positions[part],
                                     contiguous=False, visible=ranges))
                     owners.append(number)
-            for number, some in zip(owners, logits(driver, *rows) if rows else [], strict=True):
-                found[number].append(some)
+            for number, answer in zip(owners, logits(driver, *rows) if rows else [], strict=True):
+                found[number].append(answer)
         for scene, some in zip(given_scenes, found, strict=True):
             np.testing.assert_allclose(np.concatenate(some), scene.expected(), atol=TOLERANCE)
 

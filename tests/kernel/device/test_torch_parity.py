@@ -10,8 +10,8 @@ import pytest
 from cadenza.kernel.device.batch import PROBE_LOGITS
 from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.model.config import ModelConfig
+from tests.kernel.model.tiny_models import NAMES, TinyModel, save_tiny_model
 
-from ..model.tiny_models import NAMES, TinyModel, save_tiny_model
 from .driver import Driver, File, Probe, Row, Sampler
 
 TOLERANCE = 1e-4
@@ -65,7 +65,8 @@ def test_greedy_tokens_alone(model: TinyModel, driver: Driver) -> None:
 def test_greedy_tokens_batched_with_strangers(model: TinyModel, driver: Driver) -> None:
     """Rows of many lengths begin at different steps; their prompts are chunked beside others' decodes."""
     prompts = [prompt_of(length, length) for length in (1, 9, 30, 61)]
-    files, made, left = [File() for _ in prompts], [[] for _ in prompts], [list(prompt) for prompt in prompts]
+    files, left = [File() for _ in prompts], [list(prompt) for prompt in prompts]
+    made: list[list[int]] = [[] for _ in prompts]
     step = 0
     while min(len(tokens) for tokens in made) < GREEDY_TOKENS:
         step += 1

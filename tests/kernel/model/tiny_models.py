@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 160,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -28,7 +28,7 @@ LLAMA3_ROPE = {
 
 def config_of(name: str) -> Any:
     """A transformers configuration, by what is particular to it."""
-    made = {
+    made: dict[str, Any] = {
         "llama": lambda: transformers.LlamaConfig(**SHAPE),
         "llama3-rope": lambda: transformers.LlamaConfig(**SHAPE, rope_parameters=LLAMA3_ROPE),
         "llama-tied-biased": lambda: transformers.LlamaConfig(
@@ -57,7 +57,8 @@ class TinyModel:
     def logits(self, tokens: list[int]) -> torch.Tensor:
         """float32 [tokens, vocabulary]."""
         with torch.no_grad():
-            return self.reference(torch.tensor([tokens])).logits[0]
+            logits: torch.Tensor = self.reference(torch.tensor([tokens])).logits[0]
+            return logits
 
     def greedy(self, prompt: list[int], count: int) -> list[int]:
         """The `count` tokens after `prompt`, each the likeliest."""
@@ -75,8 +76,9 @@ class TinyModel:
 def save_tiny_model(name: str, directory: Path, shard_bytes: int = 1 << 30) -> TinyModel:
     """The same weights for the same name; large enough that its answers differ from token to token."""
     torch.set_num_threads(1)
-    torch.manual_seed(sum(name.encode()))
-    model = transformers.AutoModelForCausalLM.from_config(config_of(name), attn_implementation="eager").float().eval()
+    torch.random.manual_seed(sum(name.encode()))
+    factory: Any = transformers.AutoModelForCausalLM
+    model = factory.from_config(config_of(name), attn_implementation="eager").float().eval()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             noise = torch.randn_like(parameter)

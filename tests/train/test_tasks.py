@@ -1,0 +1,172 @@
+"""The generator is deterministic and never lets a held-out value into training; the texts survive the tokenizer."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from train.data import NOT_LEARNT, collate, encode
+from train.dialogue import BEGIN, CALL, END, SPECIAL_TOKENS, Dialogue, Role
+from train.tasks import KINDS, LONG_MIXTURE, MIXTURE, draw_dialogue, draw_mixed
+from train.tasks.arithmetic import evaluate
+from train.tokenizer import CHAT_TEMPLATE, load_tokenizer
+from train.world import Split, World, split_of
+
+BUNDLED = Path(__file__).parents[2] / "kernel" / "model" / "bundled"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer(BUNDLED)
+
+
+def dialogues(seed: int, split: Split, count: int = 40) -> list[Dialogue]:
+    source = random.Random(seed)
+    return [draw_dialogue(kind, source, split) for kind in KINDS for _ in range(count)]
+
+
+def calls(dialogue: Dialogue) -> list[tuple[str, str]]:
+    """Tool and argument of each call."""
+    pattern = re.compile(re.escape(CALL) + r"(\w+)\((.*)\)")
+    matches = [pattern.fullmatch(turn.text) for turn in dialogue.turns if turn.is_call]
+    assert None not in matches
+    return [(match[1], match[2]) for match in matches if match]
+
+
+def test_same_seed_same_dialogues() -> None:
+    assert dialogues(3, Split.TRAIN, 5) == dialogues(3, Split.TRAIN, 5)
+    assert dialogues(3, Split.TRAIN, 5) != dialogues(4, Split.TRAIN, 5)
+
+
+@pytest.mark.parametrize("split", Split)
+def test_everything_drawn_is_of_its_split(split: Split) -> None:
+    for number in range(300):
+        source = random.Random(number)
+        world = World(source, split, reach=20)
+        source.choice(list(KINDS.values())).dialogue(world)
+        assert all(split_of(role, value) is split for role, value in world.used)
+
+
+def test_no_held_out_value_is_used_in_training() -> None:
+    used: dict[Split, set[tuple[str, str]]] = {split: set() for split in Split}
+    for split in Split:
+        for number in range(1000):
+            world = World(random.Random(number), split)
+            random.Random(number).choice(list(KINDS.values())).dialogue(world)
+            used[split] |= world.used
+    assert not used[Split.TRAIN] & used[Split.HELD_OUT]
+    assert {role for role, _ in used[Split.TRAIN]} == {role for role, _ in used[Split.HELD_OUT]}
+
+
+def test_calls_are_of_their_split() -> None:
+    roles = {"calculator": "expression", "weather": "city", "clock": "city"}
+    for split in Split:
+        found = [call for dialogue in dialogues(5, split) for call in calls(dialogue)]
+        assert {tool for tool, _ in found} == set(roles)
+        assert all(split_of(roles[tool], argument) is split for tool, argument in found)
+
+
+def test_turns_alternate() -> None:
+    for dialogue in dialogues(6, Split.TRAIN):
+        roles = [turn.role for turn in dialogue.turns]
+        follows = list(zip(dialogue.turns, roles[1:], strict=False))
+        assert Role.SYSTEM not in roles[1:]
+        assert roles[-1] is Role.ASSISTANT
+        assert all(following is Role.TOOL for turn, following in follows if turn.is_call)
+        assert all(following is Role.ASSISTANT for turn, following in follows if turn.role in (Role.USER, Role.TOOL))
+
+
+def test_mixtures_name_kinds() -> None:
+    assert set(MIXTURE) | set(LONG_MIXTURE) == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [("17*23", "391"), ("2+3*4", "14"), ("20-6/4", "18.50"), ("3-10", "-7"), ("8/2*3", "12"), ("1/3", "0.33")],
+)
+def test_calculator(expression: str, value: str) -> None:
+    assert evaluate(expression) == value
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text())
+def test_any_text_survives_the_tokenizer(text: str) -> None:
+    tokenizer = load_tokenizer(BUNDLED)
+    if any(token in text for token in SPECIAL_TOKENS):
+        return
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+
+
+@settings(deadline=None)
+@given(st.integers(min_value=0, max_value=10**12))
+def test_numbers_are_digits(number: int) -> None:
+    tokens = load_tokenizer(BUNDLED).encode(str(number), add_special_tokens=False).tokens
+    assert tokens == list(str(number))
+
+
+def test_a_name_is_the_same_tokens_everywhere(tokenizer: Tokenizer) -> None:
+    world = World(random.Random(1), Split.HELD_OUT)
+    for _ in range(200):
+        name = tokenizer.encode(world.city(), add_special_tokens=False).ids
+        called = tokenizer.encode(f"weather({tokenizer.decode(name)})", add_special_tokens=False).ids
+        said = tokenizer.encode(f"Mara lives in {tokenizer.decode(name)}.", add_special_tokens=False).ids
+        assert name == called[-1 - len(name) : -1] == said[-1 - len(name) : -1]
+
+
+def test_special_tokens_are_single(tokenizer: Tokenizer) -> None:
+    for token in SPECIAL_TOKENS:
+        assert len(tokenizer.encode(f"a{token}b", add_special_tokens=False).ids) == 3
+
+
+def test_template_renders_as_the_trainer_does() -> None:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(CHAT_TEMPLATE)
+    for dialogue in dialogues(8, Split.TRAIN, 10):
+        assert template.render(messages=dialogue.messages(), add_generation_prompt=False) == dialogue.render()
+
+
+def test_template_opens_the_answer_and_renders_tool_calls() -> None:
+    template = ImmutableSandboxedEnvironment().from_string(CHAT_TEMPLATE)
+    call = {"type": "function", "function": {"name": "calculator", "arguments": {"expression": "17*23"}}}
+    messages = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    expected = f"{BEGIN}<|user|>Hi.{END}<|assistant|>{CALL}calculator(17*23){END}"
+    assert template.render(messages=messages, add_generation_prompt=False) == expected
+    assert template.render(messages=messages, add_generation_prompt=True) == expected + "<|assistant|>"
+
+
+def test_bundled_template_is_the_trainers() -> None:
+    config = json.loads((BUNDLED / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["chat_template"] == CHAT_TEMPLATE
+
+
+def test_transformers_applies_the_template() -> None:
+    transformers = pytest.importorskip("transformers")
+    automatic = transformers.AutoTokenizer.from_pretrained(BUNDLED)
+    for dialogue in dialogues(9, Split.HELD_OUT, 3):
+        assert automatic.apply_chat_template(dialogue.messages(), tokenize=False) == dialogue.render()
+
+
+def test_pieces_encode_as_the_whole(tokenizer: Tokenizer) -> None:
+    for dialogue in dialogues(10, Split.TRAIN, 10):
+        assert encode(tokenizer, dialogue).ids == tokenizer.encode(dialogue.render(), add_special_tokens=False).ids
+
+
+def test_packed_rows_learn_what_the_assistant_says_and_see_themselves_only(tokenizer: Tokenizer) -> None:
+    source = random.Random(11)
+    row = [encode(tokenizer, draw_mixed(source, Split.TRAIN, {"weather": 1})) for _ in range(2)]
+    first, length = len(row[0].ids), sum(len(encoded.ids) for encoded in row)
+    batch = collate([row], length + 3)
+    said = [token for encoded in row for token, flag in zip(encoded.ids, encoded.learnt, strict=True) if flag]
+    assert batch.targets[batch.targets != NOT_LEARNT].tolist() == said
+    assert bool((batch.mask[0, 0, first:, :first] < 0).all())
+    assert bool((batch.mask[0, 0, :first, first:] < 0).all())
+    assert bool((batch.mask[0, 0].diagonal() == 0).all())
