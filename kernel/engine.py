@@ -50,7 +50,11 @@ class Engine:
         self.tokens_done = 0
         self.device_seconds = 0.0
         self.preemptions = 0
-        link.connect(self._deliver, self._lose)
+        self.connect()
+
+    def connect(self) -> None:
+        """Takes the link's answers from now on; only needed if somebody else has had them."""
+        self.link.connect(self._deliver, self._lose)
 
     def add(self, work: Work) -> None:
         """Takes on work whose file is marked as being appended to. Raises DeviceLost."""

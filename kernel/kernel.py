@@ -193,6 +193,7 @@ class Kernel:
     def statistics(self) -> dict[str, float]:
         return {
             "processes_alive": self._alive.total(), "processes_ready": self.scheduler.ready(),
+            "processes_waiting": sum(p.state == "waiting" for p in self._processes.values()),
             "slices": self.scheduler.slices,
             **{f"engine_{k}": v for k, v in self.engine.statistics().items()},
             **{f"kv_{k}": float(v) for k, v in self.files.statistics().items()},

@@ -42,12 +42,16 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / "progress.json").exists()
 
 
+def read_progress(folder: Path) -> Progress:
+    values = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    return Progress(**(values | {"curve": [tuple(point) for point in values["curve"]]}))
+
+
 def load_checkpoint(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> Progress | None:
-    """Loads weights and optimizer state in place and returns the progress; None, with nothing changed, if there is none."""
+    """Loads weights and optimizer state in place, returns the progress; None, nothing changed, if there is none."""
     if not has_checkpoint(folder):
         return None
-    values = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-    progress = Progress(**(values | {"curve": [tuple(point) for point in values["curve"]]}))
+    progress = read_progress(folder)
     states: dict[int, dict[str, Tensor]] = {}
     parameters = dict(model.named_parameters())
     with torch.no_grad():

@@ -39,9 +39,13 @@ def loss_plot(points: Sequence[Point]) -> list[str]:
     step = max(1, math.ceil(minutes / 7))
     for minute in range(0, int(minutes) + 1, step):
         across = LEFT + PLOT_WIDTH * minute / minutes
-        parts += [rule(across, TOP, across, TOP + PLOT_HEIGHT), text(across, TOP + PLOT_HEIGHT + 16, str(minute), "middle")]
+        parts += [
+            rule(across, TOP, across, TOP + PLOT_HEIGHT),
+            text(across, TOP + PLOT_HEIGHT + 16, str(minute), "middle"),
+        ]
     parts.append(text(LEFT + PLOT_WIDTH / 2, TOP + PLOT_HEIGHT + 34, "minutes of training", "middle"))
-    path = " ".join(f"{LEFT + PLOT_WIDTH * seconds / 60 / minutes:.1f},{height_of(loss):.1f}" for _, seconds, loss in points)
+    wide = PLOT_WIDTH / 60 / minutes
+    path = " ".join(f"{LEFT + wide * seconds:.1f},{height_of(loss):.1f}" for _, seconds, loss in points)
     return [*parts, f'<polyline points="{path}" fill="none" stroke="{LINE}" stroke-width="1.5"/>']
 
 
@@ -52,9 +56,8 @@ def score_bars(scores: Mapping[str, float]) -> list[str]:
     for number, (kind, value) in enumerate(scores.items()):
         top = TOP + number * pitch
         parts.append(text(BARS_LEFT - 6, top + pitch * 0.7, kind, "end", 10))
-        parts.append(
-            f'<rect x="{BARS_LEFT}" y="{top + 1:.1f}" width="{BARS_WIDTH * value:.1f}" height="{pitch - 3:.1f}" fill="{BAR}"/>'
-        )
+        size = f'width="{BARS_WIDTH * value:.1f}" height="{pitch - 3:.1f}"'
+        parts.append(f'<rect x="{BARS_LEFT}" y="{top + 1:.1f}" {size} fill="{BAR}"/>')
         parts.append(text(BARS_LEFT + BARS_WIDTH + 6, top + pitch * 0.7, f"{value:.1%}", size=10))
     return parts
 

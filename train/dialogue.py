@@ -1,7 +1,7 @@
 """A dialogue: turns of a chat, and the one way in which they are written down as text.
 
-    <|begin|><|system|>TEXT<|end|><|user|>TEXT<|end|><|assistant|><|call|>calculator(17*23)<|end|>
-    <|tool|>391<|end|><|assistant|>17 times 23 is 391.<|end|>            (without the line break)
+<|begin|><|system|>TEXT<|end|><|user|>TEXT<|end|><|assistant|><|call|>calculator(17*23)<|end|>
+<|tool|>391<|end|><|assistant|>17 times 23 is 391.<|end|>            (without the line break)
 """
 
 from __future__ import annotations

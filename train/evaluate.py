@@ -65,7 +65,7 @@ class Speaker:
     """A model with its tokenizer, that continues texts greedily."""
 
     def __init__(self, folder: Path) -> None:
-        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.tokenizer = load_tokenizer(folder)
 
     def continuations(self, texts: list[str]) -> list[str]:
@@ -86,7 +86,12 @@ class Speaker:
         mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         with torch.inference_mode():
             output = self.model.generate(
-                ids, attention_mask=mask, max_new_tokens=MOST_NEW_TOKENS, do_sample=False, eos_token_id=end, pad_token_id=pad
+                ids,
+                attention_mask=mask,
+                max_new_tokens=MOST_NEW_TOKENS,
+                do_sample=False,
+                eos_token_id=end,
+                pad_token_id=pad,
             )
         said = (row[length:].tolist() for row in output)
         ended = (row[: row.index(end) + 1] if end in row else row for row in said)
@@ -118,7 +123,10 @@ def evaluate(folder: Path, count: int, seed: int, show: int = 0) -> dict[str, Sc
         questions = held_out_questions(kind, count, seed)
         answers = speaker.continuations([question.before for question in questions])
         scores[kind] = score(questions, answers)
-        print(f"{kind:14}  {scores[kind].exact_dialogues:7.1%} dialogues  {scores[kind].exact_turns:7.1%} turns", flush=True)
+        print(
+            f"{kind:14}  {scores[kind].exact_dialogues:7.1%} dialogues  {scores[kind].exact_turns:7.1%} turns",
+            flush=True,
+        )
         pairs = zip(questions, answers, strict=True)
         for question, answer in [pair for pair in pairs if pair[0].expected != pair[1]][:show]:
             print(f"    {question.before}\n      expected {question.expected}\n      said     {answer}")

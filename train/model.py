@@ -32,7 +32,6 @@ def new_model(tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
         bos_token_id=tokenizer.token_to_id(BEGIN),
         eos_token_id=tokenizer.token_to_id(END),
         pad_token_id=tokenizer.token_to_id(PAD),
-        attn_implementation="sdpa",
     )
     return LlamaForCausalLM(config)
 
@@ -49,9 +48,9 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
     """Writes config.json, generation_config.json and model.safetensors with the weights in bf16."""
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
-    copy.to(torch.bfloat16)
+    torch.nn.Module.to(copy, torch.bfloat16)
     config = model.config
-    copy.generation_config = GenerationConfig(
+    copy.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,
@@ -59,6 +58,6 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
     )
     copy.save_pretrained(folder)
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings["rope_theta"] = config.rope_parameters["rope_theta"]  # where readers older than rope_parameters look
+    settings["rope_theta"] = settings["rope_parameters"]["rope_theta"]  # where readers older than rope_parameters look
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     (folder / "model.safetensors").chmod(0o644)

@@ -2,74 +2,76 @@
 
 from __future__ import annotations
 
-COLORS = (
-    "red blue green yellow black white grey brown pink purple orange silver golden scarlet violet crimson azure ivory "
-    "amber copper teal olive beige turquoise"
-).split()
 
-NOUNS = (
-    "kite lamp drum boat clock mirror basket ladder candle bottle hammer pillow blanket kettle saddle trumpet violin "
-    "hat scarf coat ring coin map book letter pencil brush bucket wheel rope sail tent chair table stool bench carpet "
-    "curtain teapot spoon plate bowl knife jar key lock bell whistle flute guitar piano statue painting puppet ball "
-    "shovel axe umbrella envelope apron oar anchor"
-).split()
+def listed(text: str) -> list[str]:
+    """The words of a text that are set apart by spaces or line breaks."""
+    return text.split()
 
-JOBS = (
-    "baker painter doctor teacher farmer pilot sailor tailor singer writer builder plumber miller fisher hunter weaver "
-    "carpenter gardener nurse lawyer judge cook barber driver potter smith mason miner dancer drummer actor poet editor "
-    "printer jeweller butcher grocer dentist surgeon chemist engineer architect astronomer librarian shepherd beekeeper "
-    "clerk guard porter waiter"
-).split()
 
-FLAVOURS = (
-    "plum apple pear cherry lemon onion carrot potato pumpkin mushroom cheese honey pepper garlic lentil bean tomato "
-    "cabbage spinach walnut almond ginger barley rice fig mango coconut salmon chicken turnip"
-).split()
-
-DISHES = "soup pie cake bread stew salad pudding curry tart pancakes dumplings noodles jam porridge juice".split()
-
-ROOMS = (
-    "kitchen attic cellar garden hall library garage bedroom bathroom office workshop stable barn shed tower chapel "
-    "pantry studio corridor balcony"
-).split()
-
-GOODS = (
-    "apples pears plums coins stones pens books cards shells eggs cakes tickets stamps buttons marbles candles nails "
-    "bottles letters flowers seeds nuts keys ropes boxes beads cups spoons hats maps"
-).split()
-
-CONDITIONS = "rain snow fog wind sun hail cloud drizzle thunder mist sleet haze".split()
-DEGREES_OF = "light heavy thick thin strong weak bright dull soft hard sudden steady distant morning evening".split()
-
-WORDS = (
-    "apple river stone cloud tiger lemon window garden silver music orange table pencil forest island bridge candle "
-    "dragon engine flower guitar hammer jacket kitten ladder mirror needle ocean paper queen rabbit spider train "
-    "umbrella valley water yellow zebra anchor button castle desert eagle feather ghost honey insect jungle kettle "
-    "lion mountain night onion piano quilt rocket snow thunder uncle violin wolf zero arrow bottle camel dance earth "
-    "fire grass house iron juice king leaf moon nest olive plant rain sand tree voice wheel bread chair dream field "
-    "glass horse light market number owl pepper road ship tower visitor winter branch coat door frog gold hill key lamp "
-    "milk nose pearl rope star tooth vase wagon"
-).split()
-
-REAL_NAMES = (
-    "Mara Ivo Anna Ben Carla David Elena Felix Greta Hugo Irene Jonas Karin Leo Maria Nora Oscar Paula Quentin Rosa "
-    "Simon Tara Ulla Victor Wanda Xenia Yusuf Zoe Alice Bob Clara Dora Emma Frank George Helen Isaac Julia Kevin Laura "
-    "Martin Nina Olga Peter Rita Samuel Tom Ursula Vera Walter Amir Bella Chen Diego Farah Hana Ines Jamal Kofi Lina "
-    "Mei Omar Priya Ravi Sofia Thomas Michael Sarah James Robert Linda Susan Daniel Sandra Christopher Elizabeth"
-).split()
-
-REAL_CITIES = (
-    "Oslo Rome Paris Berlin London Madrid Lisbon Vienna Prague Warsaw Athens Dublin Geneva Zurich Turin Milan Naples "
-    "Seville Porto Lyon Bergen Malmo Tampere Riga Tallinn Vilnius Krakow Gdansk Budapest Sofia Cairo Tunis Lagos Nairobi "
-    "Accra Dakar Lima Quito Bogota Santiago Havana Toronto Boston Chicago Denver Seattle Dallas Tokyo Osaka Kyoto Seoul "
-    "Beijing Shanghai Delhi Mumbai Hanoi Manila Jakarta Sydney Perth Auckland Moscow Kiev Istanbul Ankara Tehran "
-    "Stockholm Copenhagen Helsinki Amsterdam Brussels Hamburg Munich Cologne Bristol Glasgow Marseille Barcelona"
-).split()
-
-ONSETS = (
-    "b c d f g h j k l m n p r s t v w z br ch cl cr dr fl fr gl gr kl kr pl pr qu sh sk sl sn st th tr tw x y"
-).split()
-VOWELS = "a e i o u a e i o u a e i o u ai ea ee ia ie io oo ou".split()
-ACCENTED = "á é í ó ú ä ö ü å ø è ñ ç".split()
-CODAS = "n r l s m t d k th nd rn ck x v ll nn rt st".split()
+COLORS = listed("""
+    red blue green yellow black white grey brown pink purple orange silver golden scarlet violet crimson azure
+    ivory amber copper teal olive beige turquoise
+""")
+NOUNS = listed("""
+    kite lamp drum boat clock mirror basket ladder candle bottle hammer pillow blanket kettle saddle trumpet
+    violin hat scarf coat ring coin map book letter pencil brush bucket wheel rope sail tent chair table stool
+    bench carpet curtain teapot spoon plate bowl knife jar key lock bell whistle flute guitar piano statue
+    painting puppet ball shovel axe umbrella envelope apron oar anchor
+""")
+JOBS = listed("""
+    baker painter doctor teacher farmer pilot sailor tailor singer writer builder plumber miller fisher hunter
+    weaver carpenter gardener nurse lawyer judge cook barber driver potter smith mason miner dancer drummer
+    actor poet editor printer jeweller butcher grocer dentist surgeon chemist engineer architect astronomer
+    librarian shepherd beekeeper clerk guard porter waiter
+""")
+FLAVOURS = listed("""
+    plum apple pear cherry lemon onion carrot potato pumpkin mushroom cheese honey pepper garlic lentil bean
+    tomato cabbage spinach walnut almond ginger barley rice fig mango coconut salmon chicken turnip
+""")
+DISHES = listed("""
+    soup pie cake bread stew salad pudding curry tart pancakes dumplings noodles jam porridge juice
+""")
+ROOMS = listed("""
+    kitchen attic cellar garden hall library garage bedroom bathroom office workshop stable barn shed tower
+    chapel pantry studio corridor balcony
+""")
+GOODS = listed("""
+    apples pears plums coins stones pens books cards shells eggs cakes tickets stamps buttons marbles candles
+    nails bottles letters flowers seeds nuts keys ropes boxes beads cups spoons hats maps
+""")
+CONDITIONS = listed("rain snow fog wind sun hail cloud drizzle thunder mist sleet haze")
+DEGREES_OF = listed("""
+    light heavy thick thin strong weak bright dull soft hard sudden steady distant morning evening
+""")
+WORDS = listed("""
+    apple river stone cloud tiger lemon window garden silver music orange table pencil forest island bridge
+    candle dragon engine flower guitar hammer jacket kitten ladder mirror needle ocean paper queen rabbit spider
+    train umbrella valley water yellow zebra anchor button castle desert eagle feather ghost honey insect jungle
+    kettle lion mountain night onion piano quilt rocket snow thunder uncle violin wolf zero arrow bottle camel
+    dance earth fire grass house iron juice king leaf moon nest olive plant rain sand tree voice wheel bread
+    chair dream field glass horse light market number owl pepper road ship tower visitor winter branch coat door
+    frog gold hill key lamp milk nose pearl rope star tooth vase wagon
+""")
+REAL_NAMES = listed("""
+    Mara Ivo Anna Ben Carla David Elena Felix Greta Hugo Irene Jonas Karin Leo Maria Nora Oscar Paula Quentin
+    Rosa Simon Tara Ulla Victor Wanda Xenia Yusuf Zoe Alice Bob Clara Dora Emma Frank George Helen Isaac Julia
+    Kevin Laura Martin Nina Olga Peter Rita Samuel Tom Ursula Vera Walter Amir Bella Chen Diego Farah Hana Ines
+    Jamal Kofi Lina Mei Omar Priya Ravi Sofia Thomas Michael Sarah James Robert Linda Susan Daniel Sandra
+    Christopher Elizabeth
+""")
+REAL_CITIES = listed("""
+    Oslo Rome Paris Berlin London Madrid Lisbon Vienna Prague Warsaw Athens Dublin Geneva Zurich Turin Milan
+    Naples Seville Porto Lyon Bergen Malmo Tampere Riga Tallinn Vilnius Krakow Gdansk Budapest Sofia Cairo Tunis
+    Lagos Nairobi Accra Dakar Lima Quito Bogota Santiago Havana Toronto Boston Chicago Denver Seattle Dallas
+    Tokyo Osaka Kyoto Seoul Beijing Shanghai Delhi Mumbai Hanoi Manila Jakarta Sydney Perth Auckland Moscow Kiev
+    Istanbul Ankara Tehran Stockholm Copenhagen Helsinki Amsterdam Brussels Hamburg Munich Cologne Bristol
+    Glasgow Marseille Barcelona
+""")
+ONSETS = listed("""
+    b c d f g h j k l m n p r s t v w z br ch cl cr dr fl fr gl gr kl kr pl pr qu sh sk sl sn st th tr tw x y
+""")
+VOWELS = listed("a e i o u a e i o u a e i o u ai ea ee ia ie io oo ou")
+ACCENTED = listed("á é í ó ú ä ö ü å ø è ñ ç")
+CODAS = listed("n r l s m t d k th nd rn ck x v ll nn rt st")
 LETTERS = "eeeeaaaaiiiioooouuulllnnnrrrsssttthhhddccmmppbbffggkkvvwwyyjxzq"
+"""Each as often as a name may have it."""

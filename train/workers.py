@@ -43,10 +43,10 @@ class Team:
             distributed.all_reduce(flat)
             flat /= self.count
         sizes = [gradient.numel() for gradient in gradients]
-        *means, averaged = flat.split([*sizes, len(numbers)])
+        *means, averaged = torch.split(flat, [*sizes, len(numbers)])
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
-        return averaged.tolist()
+        return [float(number) for number in averaged]
 
 
 def own_place() -> int:

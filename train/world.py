@@ -93,7 +93,7 @@ class World:
         return self.draw("city", self._city)
 
     def language(self) -> str:
-        return self.draw("language", lambda: invented_word(self.random, 1, 2).capitalize() + self.choice(["ish", "ese"]))
+        return self.draw("language", self._language)
 
     def thing(self) -> str:
         """A colour and a noun: `blue kite`."""
@@ -149,6 +149,9 @@ class World:
     def _city(self) -> str:
         city = self._proper_noun(words.REAL_CITIES)
         return f"{self.choice(['New', 'Port', 'San', 'Old', 'North'])} {city}" if self.chance(0.08) else city
+
+    def _language(self) -> str:
+        return invented_word(self.random, 1, 2).capitalize() + self.choice(["ish", "ese"])
 
     def _noun(self) -> str:
         return self.choice(words.NOUNS) if self.chance(0.8) else invented_word(self.random, 1, 3)

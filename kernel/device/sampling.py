@@ -9,6 +9,8 @@ change of the logits changes few draws. The one uniform number is a hash of (see
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ from cadenza.kernel.device.batch import Batch, Float32, Int32, Int64, UInt8, UIn
 Float64 = NDArray[np.float64]
 
 NUCLEUS_FIRST = 1024      # the most likely tokens, tried before all are sorted
+SUM_BLOCK = 1024
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -61,17 +64,31 @@ def _weights(logits: Float32, greatest: float, temperature: float) -> Float32:
     return weights
 
 
+def _where_reached(weights: Float32, goal: float, side: Literal["left", "right"]) -> int:
+    """The first index up to which `weights` sum to `goal` ("left") or to more ("right"); the last if none does.
+
+    Sums in float64, of blocks first and then inside of one: an array of all running sums would cost more than all else.
+    """
+    starts = np.arange(0, len(weights), SUM_BLOCK)
+    reached = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
+    block = min(int(np.searchsorted(reached, goal, side)), len(reached) - 1)
+    inside = weights[starts[block] : starts[block] + SUM_BLOCK]
+    before = reached[block - 1] if block else 0.0
+    index = int(np.searchsorted(before + np.cumsum(inside, dtype=np.float64), goal, side))
+    return int(starts[block]) + min(index, len(inside) - 1)
+
+
 def _nucleus(logits: Float32, temperature: float, top_p: float) -> float:
     """The least of the fewest most likely logits that together reach `top_p` (Holtzman et al. 2020, section 3.1)."""
     greatest = float(logits.max())
-    goal = top_p * _weights(logits, greatest, temperature).sum(dtype=np.float64)
+    goal = top_p * float(_weights(logits, greatest, temperature).sum(dtype=np.float64))
     for count in (NUCLEUS_FIRST, len(logits)):
         first = logits if count >= len(logits) else np.partition(logits, -count)[-count:]
         falling = np.sort(first)[::-1]
-        reached = np.cumsum(_weights(falling, greatest, temperature), dtype=np.float64)
-        if reached[-1] >= goal:
-            return float(falling[np.searchsorted(reached, goal)])
-    return float(falling[-1])
+        weights = _weights(falling, greatest, temperature)
+        if weights.sum(dtype=np.float64) >= goal:
+            break
+    return float(falling[_where_reached(weights, goal, "left")])
 
 
 def draw(
@@ -83,10 +100,10 @@ def draw(
     least = least_kept(logits, temperature, top_k, top_p, min_p)
     kept = np.flatnonzero(logits >= least) if least > -np.inf else None
     values = logits if kept is None else logits[kept]
-    reached = np.cumsum(_weights(values, float(values.max()), temperature), dtype=np.float64)
-    index = int(np.searchsorted(reached, uniform * reached[-1], side="right"))
-    if index == len(reached):                    # the product was rounded up to the whole
-        index = int(np.searchsorted(reached, reached[-1]))
+    weights = _weights(values, float(values.max()), temperature)
+    index = _where_reached(weights, uniform * float(weights.sum(dtype=np.float64)), "right")
+    if weights[index] == 0:                      # rounding went past the last that weighs anything
+        index = int(np.flatnonzero(weights)[-1])
     return index if kept is None else int(kept[index])
 
 

@@ -122,7 +122,11 @@ STORIES: tuple[tuple[str, str, str], ...] = (
         "{a}*{b}-{c}",
         "{r} coins are left.",
     ),
-    ("There are {a} boxes with {b} {g} in each, and {c} {g} are lost. How many are left?", "{a}*{b}-{c}", "{r} {g} are left."),
+    (
+        "There are {a} boxes with {b} {g} in each, and {c} {g} are lost. How many are left?",
+        "{a}*{b}-{c}",
+        "{r} {g} are left.",
+    ),
 )
 """The story, its expression, the answer."""
 

@@ -26,7 +26,12 @@ PERSON_RELATIONS: tuple[Relation, ...] = (
     Relation(
         "lives",
         ("{s} lives in {v}.", "{s} has a home in {v}."),
-        ("Where does {s} live?", "In which city does {s} live?", "Where is the home of {s}?", "Tell me where {s} lives."),
+        (
+            "Where does {s} live?",
+            "In which city does {s} live?",
+            "Where is the home of {s}?",
+            "Tell me where {s} lives.",
+        ),
         "Who lives in {v}?",
         World.city,
     ),

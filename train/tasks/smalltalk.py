@@ -20,6 +20,7 @@ FIXED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Goodbye.", "Bye.", "See you later."), "Goodbye."),
 )
 
+OPENINGS = ("Hello, I am {s}.", "Hi, I am {s}.", "My name is {s}.", "I am {s}.", "Hello, my name is {s}.")
 WHO_AM_I = ("What is my name?", "Who am I?", "Tell me my name.")
 
 
@@ -45,8 +46,7 @@ class Introduction:
 
     def dialogue(self, world: World) -> Dialogue:
         name = world.name()
-        opening = world.choice(["Hello, I am {s}.", "Hi, I am {s}.", "My name is {s}.", "I am {s}.", "Hello, my name is {s}."])
-        turns = [user(opening.format(s=name)), assistant(f"Hello, {name}. How can I help?")]
+        turns = [user(world.choice(OPENINGS).format(s=name)), assistant(f"Hello, {name}. How can I help?")]
         if world.chance(0.6):
             turns += [user(world.choice(WHO_AM_I)), assistant(f"Your name is {name}.")]
         return Dialogue(self.kind, tuple(turns))

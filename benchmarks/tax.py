@@ -1,0 +1,152 @@
+"""What the operating system costs: tokens per second through Python programs over those of a bare loop.
+
+The shape is Qwen2.5-0.5B's with 4 of its 24 layers, random weights in bfloat16, in the worker process, on every core.
+The bare loop hands that same worker ready-made decode batches, two steps ahead, and does nothing with the answers; the
+programs each await every token of a run, one at a time. Rounds of both alternate in one run, both warm, both continuing
+from a context of CONTEXT tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Figures, kernel_over, run
+from cadenza.kernel.device.batch import Batch, StepResult
+from cadenza.kernel.device.kinds import TorchConfig
+from cadenza.kernel.device.link import DeviceLink
+from cadenza.kernel.device.worker_link import WorkerLink
+from cadenza.kernel.kernel import Kernel
+from cadenza.kernel.limits import RUN_AHEAD_STEPS
+
+SHAPE: dict[str, Any] = {
+    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 4,
+    "num_attention_heads": 14, "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151_936,
+    "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "rope_theta": 1_000_000.0, "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16", "hidden_act": "silu",
+}
+CONTEXT = 128
+PAGE_TOKENS = 16
+
+PROGRAM = b"""
+import cadenza
+
+async def main(args):
+    file = cadenza.File.create()
+    await cadenza.forward(file, [7] * args.context)
+    cadenza.send("ready")
+    await cadenza.receive()
+    run = cadenza.Run(file, [7], max_tokens=args.tokens)
+    said = 0
+    while run.finish == "running":
+        said += len(await run.take())
+    assert said == args.tokens, said
+"""
+
+
+class BareLoop:
+    """Decode batches of `rows` rows, straight to the link."""
+
+    def __init__(self, link: DeviceLink, rows: int, first_page: int) -> None:
+        self._link = link
+        self._rows = rows
+        pages = -(-(CONTEXT + 512) // PAGE_TOKENS)
+        self._pages = first_page + np.arange(rows * pages, dtype=np.int32).reshape(rows, pages)
+        self._step = 1_000_000
+        self._left = 0
+        self._under_way = 0
+        self._length = 0
+
+    async def run(self, tokens: int) -> float:
+        """Seconds for `tokens` steps."""
+        self._left, self._length = tokens, CONTEXT
+        self._done = asyncio.get_running_loop().create_future()
+        self._link.connect(self._answered, self._done.set_exception)
+        started = time.perf_counter()
+        for _ in range(RUN_AHEAD_STEPS):
+            self._submit()
+        await self._done
+        return time.perf_counter() - started
+
+    def _answered(self, result: StepResult) -> None:
+        assert not result.error, result.error
+        self._under_way -= 1
+        if self._left:
+            self._submit()
+        elif not self._under_way:
+            self._done.set_result(None)
+
+    def _submit(self) -> None:
+        self._left -= 1
+        self._under_way += 1
+        self._step += 1
+        self._length += 1
+        self._link.submit(self._batch())
+
+    def _batch(self) -> Batch:
+        rows, length = self._rows, self._length
+        count = np.arange(rows + 1, dtype=np.int32)
+        used = -(-length // PAGE_TOKENS)
+        zeros = np.zeros(rows, np.float32)
+        return Batch(
+            step=self._step,
+            tokens=np.full(rows, 7, np.int32), positions=np.full(rows, length - 1, np.int32), row_starts=count,
+            slots=self._pages[:, (length - 1) // PAGE_TOKENS] * PAGE_TOKENS + (length - 1) % PAGE_TOKENS,
+            segment_starts=count, segment_tokens=np.full(rows, length, np.int32),
+            page_starts=count * np.int32(used), pages=np.ascontiguousarray(self._pages[:, :used]).reshape(-1),
+            contiguous=np.ones(rows, np.uint8), visible_starts=np.zeros(rows + 1, np.int32),
+            sample_tokens=count[:-1], sample_lanes=np.full(rows, -1, np.int32), temperature=zeros, min_p=zeros,
+            top_k=np.zeros(rows, np.int32), top_p=zeros + 1, seeds=np.zeros(rows, np.uint64),
+            draws=np.zeros(rows, np.int64), sample_masks=np.full(rows, -1, np.int32),
+        )
+
+
+async def through_programs(kernel: Kernel, programs: int, tokens: int) -> float:
+    """Seconds from the go until the last program has ended."""
+    kernel.engine.connect()
+    arguments = json.dumps({"context": CONTEXT, "tokens": tokens})
+    processes = [kernel.spawn("bench", "decoder", arguments) for _ in range(programs)]
+    for process in processes:
+        await process.output.changed(0)
+        assert process.exit is None, process.exit
+    started = time.perf_counter()
+    for process in processes:
+        process.deliver("go")
+    ends = [await process.ended() for process in processes]
+    elapsed = time.perf_counter() - started
+    assert all(end.ending == "finished" for end in ends), ends[0]
+    return elapsed
+
+
+async def measure(quick: bool) -> Figures:
+    tokens, rounds = (48, 3) if quick else (128, 7)
+    config = TorchConfig(pages=2 * 32 * 48, shape=SHAPE, dtype="bfloat16")
+    link = await WorkerLink.start(config)
+    figures: Figures = {}
+    async with kernel_over(link) as kernel:
+        await kernel.images.add("bench", PROGRAM, name="decoder")
+        for programs in (1, 8, 32):
+            bare = BareLoop(link, programs, first_page=32 * 48)
+            await bare.run(8)
+            await through_programs(kernel, programs, 8)
+            ratios, steps = [], []
+            for _ in range(rounds):
+                one = await bare.run(tokens)
+                other = await through_programs(kernel, programs, tokens)
+                two = await bare.run(tokens)
+                ratios.append((one + two) / 2 / other)
+                steps.append((one + two) / 2 / tokens * 1e3)
+            step = statistics.median(steps)
+            print(f"{programs} programs: {statistics.median(ratios):.3f} of the bare loop ({[round(r, 3) for r in ratios]}),"
+                  f" bare step {step:.1f} ms", flush=True)
+            figures |= {f"ratio_{programs}": statistics.median(ratios), f"bare_step_ms_{programs}": step}
+    return figures
+
+
+if __name__ == "__main__":
+    run(__doc__, measure)

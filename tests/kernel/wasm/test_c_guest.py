@@ -1,0 +1,96 @@
+"""C programs: built from sdk/c with packages alone, and run."""
+
+from __future__ import annotations
+
+import asyncio
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cadenza.kernel.wasm.seams import Outcome
+
+from .component_text import kernel_imports
+from .guests import run, runtime
+
+SDK = Path(__file__).parents[3] / "sdk" / "c"
+
+
+@pytest.fixture(scope="module")
+def build() -> Any:
+    pytest.importorskip("ziglang")
+    return runpy.run_path(str(SDK / "build.py"))["build"]
+
+
+class Decoding:
+    """A model that says 100, 101, …, as many at a time as the run asks to be delivered."""
+
+    def __init__(self) -> None:
+        self.run: Any = None
+        self.said: list[tuple[str, str]] = []
+        self.taken = self.waits = 0
+
+    def handlers(self) -> dict[str, Any]:
+        return {
+            "arguments": lambda _: self.arguments, "log": lambda _, to, text: self.said.append((to, text)),
+            "create": lambda _: 3, "tokenize": lambda _, text, special: list(text.encode()),
+            "detokenize": lambda _, tokens, special: " ".join(map(str, tokens.tolist())),
+            "decode": self.decode, "wait": self.wait, "take_tokens": self.take,
+        }
+
+    def decode(self, _: Any, asked: Any) -> int:
+        self.run = asked
+        return 9
+
+    def wait(self, _: Any, handles: Any, *rest: Any) -> Any:
+        assert handles.tolist() == [9]
+        self.waits += 1
+        return handles
+
+    def take(self, _: Any, handle: int) -> Any:
+        first = self.taken
+        self.taken = min(first + self.run.deliver_every, self.run.max_tokens)
+        tokens = range(100 + first, 100 + self.taken)
+        return SimpleNamespace(tokens=tokens, finish="length" if self.taken == self.run.max_tokens else "running")
+
+    def outcome(self, cache: Path, wasm: bytes, arguments: str) -> Outcome:
+        self.arguments = arguments
+
+        async def main() -> Outcome:
+            with runtime(cache, **self.handlers()) as made:
+                return await run(made, wasm)
+        return asyncio.run(main())
+
+
+def test_kernel_wat_is_what_the_wit_says() -> None:
+    assert (SDK / "kernel.wat").read_text() == kernel_imports(), \
+        "run: PYTHONPATH=src python -m tests.kernel.wasm.component_text > sdk/c/kernel.wat"
+
+
+def test_the_example_completes_its_prompt(cache: Path, build: Any) -> None:
+    model = Decoding()
+    assert model.outcome(cache, build([SDK / "example.c"]), '{"prompt": "hi!", "max_tokens": 100}') == Outcome("finished")
+    assert model.run.tokens.tolist() == list(b"hi!")
+    assert (model.run.max_tokens, model.run.mask, model.run.sampler.temperature) == (100, None, 0.0)
+    assert model.said == [("output", " ".join(str(100 + n) for n in range(100)))]
+    assert model.waits == 2
+
+
+def test_the_example_says_what_it_needs(cache: Path, build: Any) -> None:
+    ended = Decoding().outcome(cache, build([SDK / "example.c"]), "{}")
+    assert ended == Outcome("failed", 1, 'give a "prompt" in the arguments')
+
+
+def test_the_benchmark_blocks_once_for_each_token(cache: Path, build: Any) -> None:
+    model = Decoding()
+    assert model.outcome(cache, build([SDK / "syscalls.c"]), '{"calls": 250}') == Outcome("finished")
+    assert (model.waits, model.taken) == (250, 250)
+
+
+def test_what_is_not_a_system_call_cannot_be_imported(build: Any, tmp_path: Path) -> None:
+    source = tmp_path / "program.c"
+    source.write_text('#include "cadenza.h"\n__attribute__((import_module("env"), import_name("puts"))) int puts(char*);\n'
+                      'const char *cadenza_main(void) { puts(""); return 0; }\n')
+    with pytest.raises(SystemExit, match="env.puts"):
+        build([source])

@@ -1,0 +1,275 @@
+"""System calls of a guest: answered at once, later, with an error; and the ways a guest ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+from cadenza.kernel.limits import SLICE_CALLS, ProcessLimits
+from cadenza.kernel.wasm.fiber_unsafe import living
+from cadenza.kernel.wasm.seams import Advance, ExitGuest, Handler, Outcome
+from cadenza.kvfs.errors import Busy, CadenzaError, Denied
+
+from .guests import ARGUMENTS, BLOCK, LOG, OK, PID, WAIT, Already, Running, Waiting, entry, failing, guest_program, run, runtime
+
+FINISHED = Outcome("finished")
+ECHO = guest_program(entry(
+    ARGUMENTS + LOG,
+    "(call $arguments (i32.const 1024))"
+    f"(call $log (i32.const 1) (i32.load (i32.const 1024)) (i32.load (i32.const 1028)) (i32.const 2048)) {OK}"),
+    "process arguments", "process log")
+# Logs "", and fails with the error's message; traps unless the errno is `denied` or `internal`.
+REFUSED = guest_program(entry(
+    LOG,
+    "(call $log (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 2048))"
+    "(if (i32.ne (i32.load8_u (i32.const 2048)) (i32.const 1)) (then unreachable))"
+    "(if (i32.eqz (i32.or (i32.eq (i32.load8_u (i32.const 2052)) (i32.const 3))"
+    " (i32.eq (i32.load8_u (i32.const 2052)) (i32.const 14)))) (then unreachable))" + failing("2056", "2060")),
+    "process log")
+ASKS_PID = guest_program(entry(PID, f"(drop (call $pid)) {OK}"), "process pid")
+BLOCKS_TWICE = guest_program(entry(
+    WAIT,
+    f"(i32.store (i32.const 512) (i32.const 7)) {BLOCK} (i32.store (i32.const 512) (i32.load (i32.load (i32.const 1028))))"
+    f"{BLOCK} {OK}"), "events wait")
+# Blocks, and fails with the error's message if there is one.
+BLOCKS = guest_program(entry(
+    WAIT, f"{BLOCK} (if (result i32) (i32.load8_u (i32.const 1024)) (then {failing('1032', '1036')}) (else {OK}))"),
+    "events wait")
+
+
+def drive(cache: Path, test: Callable[[Any], Coroutine[Any, Any, None]], **handlers: Handler) -> None:
+    async def main() -> None:
+        with runtime(cache, **handlers) as wasm:
+            await test(wasm)
+    asyncio.run(main())
+
+
+def raising(error: BaseException) -> Handler:
+    def handler(*_: Any) -> NoReturn:
+        raise error
+    return handler
+
+
+def outcome(cache: Path, wasm: bytes, process: Any = None, limits: ProcessLimits | None = None,
+            **handlers: Handler) -> Outcome:
+    async def main() -> Outcome:
+        with runtime(cache, **handlers) as made:
+            return await run(made, wasm, process, limits)
+    return asyncio.run(main())
+
+
+def test_a_call_is_answered_at_once(cache: Path) -> None:
+    said: list[Any] = []
+    process = SimpleNamespace(arguments="{\"naïve\": \"\0\"}")
+    ended = outcome(cache, ECHO, process, arguments=lambda p: p.arguments,
+                    log=lambda p, to, text: said.append((p, to, text)))
+    assert ended == FINISHED
+    assert said == [(process, "error", process.arguments)]
+
+
+@pytest.mark.parametrize("error", [Denied("the reason"), Denied("")])
+def test_an_error_reaches_the_guest(cache: Path, error: CadenzaError) -> None:
+    assert outcome(cache, REFUSED, log=raising(error)) == Outcome("failed", 1, error.message)
+
+
+def test_a_failing_handler_is_internal_and_logged(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        ended = outcome(cache, REFUSED, log=raising(ZeroDivisionError("ours")))
+    assert ended == Outcome("failed", 1, "log: the kernel failed; its log says how")
+    assert "the handler of log failed" in caplog.text
+    assert "ZeroDivisionError: ours" in caplog.text
+
+
+@pytest.mark.parametrize("handler", [lambda p: "text", raising(ZeroDivisionError("ours"))])
+def test_where_no_error_can_be_answered_the_guest_ends(cache: Path, handler: Handler) -> None:
+    ended = outcome(cache, ASKS_PID, pid=handler)
+    assert ended == Outcome("trapped", 1, "pid: the kernel failed; its log says how")
+    assert outcome(cache, ASKS_PID, pid=raising(Busy("not now"))) == Outcome("trapped", 1, "pid: not now")
+
+
+def test_a_handler_may_end_its_guest(cache: Path) -> None:
+    assert outcome(cache, ASKS_PID, pid=raising(ExitGuest(Outcome("exited", 5)))) == Outcome("exited", 5)
+
+
+def test_a_handler_may_kill_its_own_guest(cache: Path) -> None:
+    async def test(wasm: Any) -> None:
+        running = Running(wasm, await wasm.load(ASKS_PID), process := SimpleNamespace())
+        process.guest = running.guest
+        assert await running.task == Outcome("killed", 9)
+    drive(cache, test, pid=lambda p: p.guest.kill(Outcome("killed", 9)) or 5)
+
+
+def test_a_call_is_answered_later(cache: Path) -> None:
+    waits: list[tuple[list[int], Waiting]] = []
+
+    def wait(_: Any, handles: Any, until: str, timeout: int | None, intents: list[Any]) -> Waiting:
+        assert (until, timeout, intents) == ("any", None, [])
+        waits.append((handles.tolist(), Waiting()))
+        return waits[-1][1]
+
+    async def test(wasm: Any) -> None:
+        running = Running(wasm, await wasm.load(BLOCKS_TWICE))
+        await asyncio.sleep(0)
+        assert running.guest.advance() is Advance.BLOCKED     # spurious: nothing happens
+        assert [handles for handles, _ in waits] == [[7]]
+        waits[0][1].resolve([11, 12])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [handles for handles, _ in waits] == [[7], [11]]
+        waits[1][1].resolve([])
+        assert await running.task == FINISHED
+        assert running.guest.advance() is Advance.ENDED
+        assert [waiting.abandoned for _, waiting in waits] == [0, 0]
+    drive(cache, test, wait=wait)
+
+
+def test_a_late_error_reaches_the_guest(cache: Path) -> None:
+    waiting = Waiting()
+
+    async def test(wasm: Any) -> None:
+        running = Running(wasm, await wasm.load(BLOCKS))
+        await asyncio.sleep(0)
+        waiting.resolve(error=Denied("too late"))
+        assert await running.task == Outcome("failed", 1, "too late")
+    drive(cache, test, wait=lambda *_: waiting)
+
+
+def test_a_suspension_may_have_its_answer_already(cache: Path) -> None:
+    async def test(wasm: Any) -> None:
+        woken: list[None] = []
+        with wasm.instantiate(await wasm.load(BLOCKS), None, ProcessLimits(), lambda: woken.append(None)) as guest:
+            assert guest.advance() is Advance.ENDED
+            assert guest.outcome == FINISHED
+            assert woken == []                                 # it never was blocked
+    already = Already()
+    already.value = []
+    drive(cache, test, wait=lambda *_: already)
+
+
+def test_a_blocked_guest_is_killed(cache: Path) -> None:
+    waiting = Waiting()
+
+    async def test(wasm: Any) -> None:
+        guest = Running(wasm, await wasm.load(BLOCKS)).guest
+        await asyncio.sleep(0)
+        assert living() == 1
+        guest.kill(Outcome("killed", 9))
+        assert (guest.outcome, living(), waiting.abandoned) == (Outcome("killed", 9), 0, 1)
+        waiting.resolve([])                                    # nobody asks any more
+        guest.kill(Outcome("trapped"))
+        guest.close()
+        assert guest.advance() is Advance.ENDED
+        assert (guest.outcome, waiting.abandoned) == (Outcome("killed", 9), 1)
+    drive(cache, test, wait=lambda *_: waiting)
+
+
+def test_a_guest_that_never_ran_is_closed(cache: Path) -> None:
+    async def test(wasm: Any) -> None:
+        with wasm.instantiate(await wasm.load(ECHO), None, ProcessLimits(), print):
+            assert living() == 1
+        assert (living(), wasm.statistics().guests) == (0, 0)
+    drive(cache, test)
+
+
+def test_a_thousand_guests_block_and_go_on(cache: Path) -> None:
+    waiting: list[Waiting] = []
+
+    def wait(_: Any, *rest: Any) -> Waiting:
+        waiting.append(Waiting())
+        return waiting[-1]
+
+    async def test(wasm: Any) -> None:
+        program = await wasm.load(BLOCKS_TWICE)
+        running = [Running(wasm, program) for _ in range(1000)]
+        await asyncio.sleep(0)
+        assert (len(waiting), living(), wasm.statistics().guests) == (1000, 1000, 1000)
+        while waiting:
+            now = waiting.copy()
+            waiting.clear()
+            for one in reversed(now):
+                one.resolve([1])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert {await one.task for one in running} == {FINISHED}
+        assert (living(), wasm.statistics().guests) == (0, 0)
+    drive(cache, test, wait=wait)
+
+
+def test_a_slice_holds_so_many_calls(cache: Path) -> None:
+    calls = 0
+
+    def pid(_: Any) -> int:
+        nonlocal calls
+        calls += 1
+        return calls
+
+    wasm = guest_program(entry(
+        PID, f"(loop $again (br_if $again (i32.lt_u (call $pid) (i32.const {2 * SLICE_CALLS + 1})))) {OK}"), "process pid")
+
+    async def test(made: Any) -> None:
+        with made.instantiate(await made.load(wasm), None, ProcessLimits(), print) as guest:
+            assert [guest.advance(), calls] == [Advance.READY, SLICE_CALLS]
+            assert [guest.advance(), calls] == [Advance.READY, 2 * SLICE_CALLS]
+            assert [guest.advance(), calls] == [Advance.ENDED, 2 * SLICE_CALLS + 1]
+    drive(cache, test, pid=pid)
+
+
+@pytest.mark.parametrize(("body", "reason"), [
+    ("unreachable", "unreachable"),
+    ("(i32.div_u (i32.const 1) (i32.load (i32.const 16)))", "integer divide by zero"),
+    ("(i32.load (i32.const 0x7fffffff))", "out of bounds memory access"),
+    ("(i32.const 0x7ffffff0)", "out of bounds"),               # where the result should lie
+    ("(call $deeper (i32.const 0))", "call stack exhausted"),
+])
+def test_a_trap_ends_the_guest_with_its_reason(cache: Path, body: str, reason: str) -> None:
+    deeper = "(func $deeper (param i32) (result i32) (i32.add (call $deeper (local.get 0)) (i32.const 1)))"
+    ended = outcome(cache, guest_program(f"{deeper} {entry('', body)}"))
+    assert ended.ending == "trapped"
+    assert reason in ended.message
+    assert "\n" not in ended.message
+
+
+def test_a_trap_names_the_functions_it_happened_in(cache: Path) -> None:
+    ended = outcome(cache, guest_program(f"(func $inner unreachable) {entry('', f'(call $inner) {OK}')}"))
+    assert "in main!inner" in ended.message
+
+
+def test_a_text_that_is_not_utf8_traps(cache: Path) -> None:
+    wasm = guest_program(entry(
+        LOG, "(i32.store8 (i32.const 600) (i32.const 255))"
+        f"(call $log (i32.const 0) (i32.const 600) (i32.const 1) (i32.const 2048)) {OK}"), "process log")
+    ended = outcome(cache, wasm, log=lambda *_: None)
+    assert ended.ending == "trapped"
+    assert "utf-8" in ended.message.lower()
+
+
+def test_an_unknown_enum_case_traps(cache: Path) -> None:
+    wasm = guest_program(entry(
+        LOG, f"(call $log (i32.const 9) (i32.const 0) (i32.const 0) (i32.const 2048)) {OK}"), "process log")
+    assert outcome(cache, wasm, log=lambda *_: None).ending == "trapped"
+
+
+def test_lifecycles_leave_nothing_behind(cache: Path) -> None:
+    """Half of them are killed while they wait."""
+    waiting: list[Waiting] = []
+
+    def wait(_: Any, *rest: Any) -> Waiting:
+        waiting.append(Waiting())
+        return waiting[-1]
+
+    async def test(wasm: Any) -> None:
+        program = await wasm.load(BLOCKS)
+        for turn in range(500):
+            with wasm.instantiate(program, None, ProcessLimits(), lambda: None) as guest:
+                assert guest.advance() is Advance.BLOCKED
+                if turn % 2:
+                    waiting[-1].resolve([1] * 100)
+                    assert guest.advance() is Advance.ENDED
+            assert living() == 0
+        assert sum(one.abandoned for one in waiting) == 250
+    drive(cache, test, wait=wait)
