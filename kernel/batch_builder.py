@@ -22,6 +22,8 @@ class BatchBuilder:
     def __init__(self, step: int) -> None:
         self.step = step
         self.rows = 0
+        self.samples = 0
+        self.probes = 0
         self._copies: list[tuple[int, int]] = []
         self._tokens: list[int] = []
         self._positions: list[int] = []
@@ -43,14 +45,6 @@ class BatchBuilder:
     @property
     def tokens(self) -> int:
         return len(self._tokens)
-
-    @property
-    def samples(self) -> int:
-        return len(self._samples)
-
-    @property
-    def probes(self) -> int:
-        return len(self._probes)
 
     def add_row(
         self,
@@ -79,12 +73,31 @@ class BatchBuilder:
         self.rows += 1
         return first
 
+    def add_token(
+        self, file: File, token: int, position: int, slot: int, copies: Sequence[tuple[int, int]]
+    ) -> int:
+        """`add_row` of one token that reads its own file alone: what most rows are."""
+        first = len(self._tokens)
+        if copies:
+            self._copies.extend(copies)
+        self._tokens.append(token)
+        self._positions.append(position)
+        self._slots.append(slot)
+        self._row_starts.append(first + 1)
+        self._add_segment(file)
+        self._segment_starts.append(len(self._segment_tokens))
+        self._contiguous.append(file.contiguous)
+        self._visible_starts.append(self._visible_starts[-1])
+        self.rows += 1
+        return first
+
     def add_visible(self, ranges: Int32) -> None:
         """Ranges ([·, 3]: token of the row, first, count) of the row last added."""
         self._visible.append(ranges)
         self._visible_starts[-1] += len(ranges)
 
     def add_sample(self, token: int, lane: int, sampler: Sampler, draw: int, mask: UInt8 | None) -> None:
+        self.samples += 1
         masked = -1
         if mask is not None:
             masked = self._masks.setdefault(id(mask), (len(self._masks), mask))[0]
@@ -92,6 +105,7 @@ class BatchBuilder:
                               sampler.seed, draw, masked))
 
     def add_probe(self, token: int, probe: Probe) -> None:
+        self.probes += 1
         self._probes.append((token, probe.kind, probe.top))
         self._asked.extend(probe.tokens)
         self._asked_starts.append(len(self._asked))

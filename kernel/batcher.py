@@ -33,11 +33,17 @@ class WorkConserving:
     step_rows: int
 
     def choose(self, work: Iterable[Work]) -> list[Share]:
-        decodes = [w for w in work if not w.prefilling and w.wanted()]
-        inputs = [w for w in work if w.prefilling]
+        decodes: list[Work] = []
+        inputs: list[Work] = []
+        for each in work:
+            if each.prefilling:
+                inputs.append(each)
+            elif each.wanted():
+                decodes.append(each)
         if len(decodes) > self.step_rows:
             decodes.sort(key=_BY_TURN)
-        inputs.sort(key=_BY_ARRIVAL)
+        if inputs:
+            inputs.sort(key=_BY_ARRIVAL)
         candidates = decodes + inputs
         candidates.sort(key=_BY_PRIORITY, reverse=True)      # stable: keeps the order above within a priority
         return self._fill(candidates)
@@ -46,7 +52,7 @@ class WorkConserving:
         room = self.step_tokens
         shares: list[Share] = []
         for work in candidates[: self.step_rows]:
-            count = min(work.wanted(), room)
+            count = min(work.wanted(), room) if work.prefilling else min(1, room)
             if count == 0:
                 break
             room -= count

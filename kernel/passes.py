@@ -94,12 +94,14 @@ class Work(Waitable):
 
     __slots__ = (
         "arrival",
+        "breadth",
         "engine",
         "fed",
         "file",
         "inputs",
         "over",
         "positions",
+        "prefilling",
         "priority",
         "reads",
         "start",
@@ -119,19 +121,12 @@ class Work(Waitable):
         self.priority = priority
         self.start = len(file)
         self.fed = 0                 # input tokens submitted so far; a run goes on past len(inputs)
+        self.prefilling = True       # inputs that the program gave are still to be submitted
+        self.breadth = Breadth(reads=len(reads)) if reads else PLAIN
         self.over = False
         self.arrival = 0
         self.turn = 0                # step in which it last had a row
         self.under_way = 0           # rows submitted and not accepted
-
-    @property
-    def breadth(self) -> Breadth:
-        return Breadth(reads=len(self.reads)) if self.reads else PLAIN
-
-    @property
-    def prefilling(self) -> bool:
-        """Whether inputs that the program gave are still to be submitted."""
-        return self.fed < len(self.inputs)
 
     def wanted(self) -> int:
         """How many tokens could go into the next step; 0 when there is nothing to submit for now."""
@@ -151,6 +146,7 @@ class Work(Waitable):
         assert not self.under_way, "rows under way would write to pages given back"
         self.file.truncate(self.start)
         self.fed = 0
+        self.prefilling = True
 
     def fail(self, error: CadenzaError) -> None:
         """Ends with an error. Idempotent."""
@@ -171,6 +167,7 @@ class Work(Waitable):
         tokens, positions = self.inputs[chunk].tolist(), self.positions[chunk].tolist()
         slots, copies = self.file.extend(tokens, positions)
         self.fed += count
+        self.prefilling = self.fed < len(self.inputs)
         return builder.add_row(self.reads, self.file, tokens, positions, slots.tolist(), copies)
 
 
@@ -187,7 +184,7 @@ class Row(NamedTuple):
 class Pass(Work):
     """One forward request: appends its inputs, answers what was asked of its rows."""
 
-    __slots__ = ("_breadth", "_completion", "_error", "_mask", "_probes", "_samples", "_visible")
+    __slots__ = ("_completion", "_error", "_mask", "_probes", "_samples", "_visible")
 
     def __init__(
         self,
@@ -210,13 +207,9 @@ class Pass(Work):
         self._probes = sorted(enumerate(probes), key=lambda p: p[1][0])
         values = sum(probe.values(engine.link.facts.vocabulary_size) for _, probe in probes)
         ranges = 0 if visible is None else len(visible)
-        self._breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, len(reads))
+        self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, len(reads))
         self._completion = PassCompletion([], [], 0)
         self._error: CadenzaError | None = None
-
-    @property
-    def breadth(self) -> Breadth:
-        return self._breadth
 
     def wanted(self) -> int:
         return len(self.inputs) - self.fed

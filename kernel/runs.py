@@ -77,14 +77,14 @@ class Run(Work):
         self._error: CadenzaError | None = None
 
     def wanted(self) -> int:
-        if self.fed < len(self.inputs):
+        if self.prefilling:
             return len(self.inputs) - self.fed
         return 1 if self._echoed < self._sampled < self._most else 0
 
     def submit(self, builder: BatchBuilder, count: int) -> None:
-        if self.fed < len(self.inputs):
+        if self.prefilling:
             last = self._submit_inputs(builder, count) + count - 1
-            if self.fed < len(self.inputs):
+            if self.prefilling:
                 return
         else:
             last = self._submit_echo(builder)
@@ -98,7 +98,9 @@ class Run(Work):
         slot, copies = self.file.extend_one(known, position)
         self._echoed = echoed + 1
         named = known if known >= 0 else -1 - self._lane
-        return builder.add_row(self.reads, self.file, (named,), (position,), (slot,), copies)
+        if self.reads:
+            return builder.add_row(self.reads, self.file, (named,), (position,), (slot,), copies)
+        return builder.add_token(self.file, named, position, slot, copies)
 
     def preempt(self) -> None:
         """What was sampled becomes input, so that feeding it again leads to where the run stood."""

@@ -50,7 +50,8 @@ def least_kept(logits: Float32, temperature: float, top_k: int, top_p: float, mi
     if 0 < top_k < len(logits):
         least = float(np.partition(logits, -top_k)[-top_k])
     if top_p < 1:
-        least = _nucleus(logits[logits >= least], temperature, top_p)
+        left = logits if least == -np.inf else logits[logits >= least]
+        least = _nucleus(left, temperature, top_p)
     if min_p > 0:
         greatest = float(logits.max())
         least = max(least, greatest + temperature * np.log(min(min_p, 1.0)))
@@ -84,7 +85,7 @@ def _nucleus(logits: Float32, temperature: float, top_p: float) -> float:
     goal = top_p * float(_weights(logits, greatest, temperature).sum(dtype=np.float64))
     for count in (NUCLEUS_FIRST, len(logits)):
         first = logits if count >= len(logits) else np.partition(logits, -count)[-count:]
-        falling = np.sort(first)[::-1]
+        falling = -np.sort(-first)
         weights = _weights(falling, greatest, temperature)
         if weights.sum(dtype=np.float64) >= goal:
             break
@@ -103,7 +104,7 @@ def draw(
     weights = _weights(values, float(values.max()), temperature)
     index = _where_reached(weights, uniform * float(weights.sum(dtype=np.float64)), "right")
     if weights[index] == 0:                      # rounding went past the last that weighs anything
-        index = int(np.flatnonzero(weights)[-1])
+        index = int(np.flatnonzero(weights[:index])[-1])
     return index if kept is None else int(kept[index])
 
 

@@ -7,6 +7,7 @@ Exit status 0: ARTIFACT is written. INVALID: the reason is on stdout. Anything e
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def main() -> int:
     try:
         component = components.Component(engine, wasm.read_bytes())
     except WasmtimeError as error:
-        print(str(error)[:REASON_CHARACTERS])
+        print(re.sub(r"\s*\n\s*(Caused by:\s*)?(\d+:\s+)?", ": ", str(error).strip())[:REASON_CHARACTERS])
         return MEMORY if "os error 12" in str(error) else INVALID
     reason = refusal(component, engine, wit.Abi.parse(order["abi"]), order["provided"])
     if reason is not None:

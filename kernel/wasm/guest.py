@@ -92,7 +92,7 @@ class Guest:
             self._fail(import_, error.errno, error.message)
         except Exception:
             logger.exception("the handler of %s failed", import_.name)
-            self._fail(import_, "internal", f"{import_.name}: the kernel failed; its log says how")
+            self._fail(import_, "internal", "the kernel failed in this call; its log says how")
 
     def _suspend(self, suspension: Suspension) -> None:
         self._ready = False

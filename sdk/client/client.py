@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from cadenza.sdk.client.connection import Tls, metadata_of, open_channel, repeated
-from cadenza.sdk.client.errors import NotFound, translated
+from cadenza.sdk.client.errors import Invalid, NotFound, translated
 from cadenza.sdk.client.process import Process
 from cadenza.sdk.client.records import Facts, Image, Limits, Snapshot
 from cadenza.sdk.client.sources import Program, Source, read_program
@@ -120,7 +120,7 @@ class Client:
         seconds. Raises NotFound, Invalid, LimitExceeded."""
         request = processes_pb2.SpawnRequest(
             image=image.digest if isinstance(image, Image) else image,
-            arguments=json.dumps(arguments or {}, allow_nan=False),
+            arguments=_json(arguments or {}),
             limits=limits.message() if limits else None,
             bound=bound,
             request_id=secrets.token_hex(16),
@@ -170,6 +170,13 @@ class Client:
 
     def _process(self, message: processes_pb2.Process) -> Process:
         return Process(Snapshot.from_message(message), self._processes, self._metadata, self.timeout)
+
+
+def _json(arguments: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(arguments, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Invalid("invalid", f"arguments are not what JSON can hold: {error}", field="arguments") from error
 
 
 async def _upload_requests(

@@ -55,16 +55,19 @@ def agent(tmp_path: Path) -> Path:
     return path
 
 
-def cadenza(*words: object, address: str = "", text: str | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
+Answer = subprocess.CompletedProcess[str]
+
+
+def cadenza(*words: object, address: str = "", text: str | None = None, **extra: str) -> Answer:
     command = [sys.executable, "-m", "cadenza.server.command_line", *map(str, words)]
     given = {"CADENZA_SERVER": address, **extra}
     stdin = {"input": text} if text is not None else {"stdin": subprocess.DEVNULL}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=SECONDS, env=environment(given), check=False, **stdin  # type: ignore[call-overload,no-any-return]
+        command, capture_output=True, text=True, timeout=SECONDS, env=environment(given), check=False, **stdin
     )
 
 
-def values(answer: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+def values(answer: Answer) -> list[dict[str, Any]]:
     assert answer.returncode == 0, answer.stderr
     return [json.loads(line) for line in answer.stdout.splitlines()]
 

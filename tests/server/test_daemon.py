@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import cast
+from typing import Never, cast
 
 import grpc
 import pytest
@@ -158,7 +158,7 @@ def test_unknown_methods_are_unimplemented() -> None:
     async def test() -> None:
         async with served() as server, grpc.aio.insecure_channel(server.daemon.address) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await channel.unary_unary("/cadenza.v1.ImageService/Format")(b"")
+                await channel.unary_unary("/cadenza.v1.ImageService/Format")(cast(Never, b""))
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
     run(test())

@@ -47,7 +47,7 @@ def field_of(status: status_pb2.Status) -> str:
     """The field of its BadRequest."""
     violations = error_details_pb2.BadRequest()
     assert any(detail.Unpack(violations) for detail in status.details)
-    return violations.field_violations[0].field
+    return str(violations.field_violations[0].field)
 
 
 def test_upload_get_list_delete() -> None:

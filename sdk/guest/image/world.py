@@ -42,7 +42,11 @@ def log_error(text: str) -> None:
 
 library.load()
 standard.install()
+import traceback
+try:
+    warm.up()
+except BaseException:
+    raise ValueError(traceback.format_exc()) from None
 sys.excepthook = traces.excepthook
-warm.up()
 output.install(log_output, log_error)
 memory.settle()

@@ -1,4 +1,4 @@
-"""Components as text, for guests made in tests and for sdk/c: `python tests/kernel/wasm/component_text.py` prints the
+"""Components as text, for guests made in tests and for sdk/c: `python -m tests.kernel.wasm.component_text` prints the
 imports of kernel.wit as sdk/c/kernel.wat keeps them."""
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import wasmtime
+
 from cadenza.kernel.wasm import wit
 
 WIT = Path(__file__).parents[3] / "syscalls" / "wit" / "kernel.wit"
@@ -31,7 +32,7 @@ class _Types:
             case wit.Option(payload):
                 return f"(option {self.text(payload)})"
             case wit.Result(ok, err):
-                return "(result" + (f" {self.text(ok)}" if ok else "") + (f" (error {self.text(err)})" if err else "") + ")"
+                return _form("result", [self.text(ok) if ok else "", f"(error {self.text(err)})" if err else ""])
             case _:
                 return self._name(type_)
 
@@ -122,8 +123,9 @@ def program(imports: Mapping[str, Functions], main: str, check: bool = False) ->
 
 def kernel_imports() -> str:
     abi = wit.Abi.parse(WIT.read_text())
-    head = ";; The imports of kernel.wit as a component declares them. Made by tests/kernel/wasm/component_text.py.\n"
-    return head + "\n".join(import_text(name, functions) for name, functions in abi.functions.items() if functions) + "\n"
+    head = ";; The imports of kernel.wit as a component declares them. Made by tests/kernel/wasm/component_text.py."
+    imports = [import_text(name, functions) for name, functions in abi.functions.items() if functions]
+    return "\n".join([head, *imports, ""])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from cadenza.kernel.limits import ProcessLimits
 from cadenza.kernel.wasm import wit
 from cadenza.kernel.wasm.guest import Guest
-from cadenza.kernel.wasm.runtime import CompileLimits, WasmRuntime
+from cadenza.kernel.wasm.runtime import CompileLimits, Program, WasmRuntime
 from cadenza.kernel.wasm.seams import Advance, Handler, Outcome
 from cadenza.kvfs.errors import NotFound
 
@@ -23,7 +23,8 @@ LOG = '(import "process" "log" (func $log (param i32 i32 i32 i32)))'
 PID = '(import "process" "pid" (func $pid (result i32)))'
 ARGUMENTS = '(import "process" "arguments" (func $arguments (param i32)))'
 WAIT = '(import "events" "wait" (func $wait (param i32 i32 i32 i32 i64 i32 i32 i32)))'
-BLOCK = "(call $wait (i32.const 512) (i32.const 1) (i32.const 0) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 1024))"  # noqa: E501
+BLOCK = ("(call $wait (i32.const 512) (i32.const 1) (i32.const 0) (i32.const 0) (i64.const 0)"
+         " (i32.const 0) (i32.const 0) (i32.const 1024))")
 OK = "(i32.const 16)"                        # nothing is ever written there: zero is ok
 
 
@@ -81,21 +82,22 @@ class Already(Waiting):
         wake()
 
 
-def runtime(cache: Path, limits: CompileLimits | None = None, **given: Handler) -> WasmRuntime:
+def runtime(cache: Path, compile_limits: CompileLimits | None = None, /, **given: Handler) -> WasmRuntime:
     """`given`: handlers by their names with underscores; every other one answers NotFound."""
     def missing(*_: Any) -> Any:
         raise NotFound("this test has no such handler")
     handlers = {wit.plain_name(interface): {name: given.get(name.replace("-", "_"), missing) for name in functions}
                 for interface, functions in ABI.functions.items()}
-    return WasmRuntime(handlers, cache, WIT.read_text(), limits)
+    return WasmRuntime(handlers, cache, WIT.read_text(), compile_limits)
 
 
 class Running:
     """A guest that is driven by the loop until it ends, as the process scheduler would."""
 
-    def __init__(self, runtime: WasmRuntime, loaded: Any, process: Any = None, limits: ProcessLimits | None = None) -> None:
+    def __init__(self, made: WasmRuntime, loaded: Program, process: Any = None,
+                 limits: ProcessLimits | None = None) -> None:
         self._woken = asyncio.Event()
-        self.guest: Guest = runtime.instantiate(loaded, process, limits or ProcessLimits(), self._woken.set)
+        self.guest: Guest = made.instantiate(loaded, process, limits or ProcessLimits(), self._woken.set)
         self.task = asyncio.create_task(self._drive())
 
     async def _drive(self) -> Outcome:
@@ -109,7 +111,7 @@ class Running:
         return self.guest.outcome
 
 
-async def run(runtime: WasmRuntime, wasm: bytes, process: Any = None, limits: ProcessLimits | None = None) -> Outcome:
+async def run(made: WasmRuntime, wasm: bytes, process: Any = None, limits: ProcessLimits | None = None) -> Outcome:
     """Generously timed: nothing here takes a second on an idle machine."""
     async with asyncio.timeout(60):
-        return await Running(runtime, await runtime.load(wasm), process, limits).task
+        return await Running(made, await made.load(wasm), process, limits).task

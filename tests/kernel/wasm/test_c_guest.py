@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from cadenza.kernel.wasm.seams import Outcome
 
 from .component_text import kernel_imports
@@ -70,7 +71,8 @@ def test_kernel_wat_is_what_the_wit_says() -> None:
 
 def test_the_example_completes_its_prompt(cache: Path, build: Any) -> None:
     model = Decoding()
-    assert model.outcome(cache, build([SDK / "example.c"]), '{"prompt": "hi!", "max_tokens": 100}') == Outcome("finished")
+    ended = model.outcome(cache, build([SDK / "example.c"]), '{"prompt": "hi!", "max_tokens": 100}')
+    assert ended == Outcome("finished")
     assert model.run.tokens.tolist() == list(b"hi!")
     assert (model.run.max_tokens, model.run.mask, model.run.sampler.temperature) == (100, None, 0.0)
     assert model.said == [("output", " ".join(str(100 + n) for n in range(100)))]
@@ -90,7 +92,8 @@ def test_the_benchmark_blocks_once_for_each_token(cache: Path, build: Any) -> No
 
 def test_what_is_not_a_system_call_cannot_be_imported(build: Any, tmp_path: Path) -> None:
     source = tmp_path / "program.c"
-    source.write_text('#include "cadenza.h"\n__attribute__((import_module("env"), import_name("puts"))) int puts(char*);\n'
+    source.write_text('#include "cadenza.h"\n'
+                      '__attribute__((import_module("env"), import_name("puts"))) int puts(char*);\n'
                       'const char *cadenza_main(void) { puts(""); return 0; }\n')
-    with pytest.raises(SystemExit, match="env.puts"):
+    with pytest.raises(SystemExit, match=r"env\.puts"):
         build([source])

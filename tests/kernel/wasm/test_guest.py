@@ -10,12 +10,28 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
+
 from cadenza.kernel.limits import SLICE_CALLS, ProcessLimits
 from cadenza.kernel.wasm.fiber_unsafe import living
 from cadenza.kernel.wasm.seams import Advance, ExitGuest, Handler, Outcome
 from cadenza.kvfs.errors import Busy, CadenzaError, Denied
 
-from .guests import ARGUMENTS, BLOCK, LOG, OK, PID, WAIT, Already, Running, Waiting, entry, failing, guest_program, run, runtime
+from .guests import (
+    ARGUMENTS,
+    BLOCK,
+    LOG,
+    OK,
+    PID,
+    WAIT,
+    Already,
+    Running,
+    Waiting,
+    entry,
+    failing,
+    guest_program,
+    run,
+    runtime,
+)
 
 FINISHED = Outcome("finished")
 ECHO = guest_program(entry(
@@ -34,8 +50,8 @@ REFUSED = guest_program(entry(
 ASKS_PID = guest_program(entry(PID, f"(drop (call $pid)) {OK}"), "process pid")
 BLOCKS_TWICE = guest_program(entry(
     WAIT,
-    f"(i32.store (i32.const 512) (i32.const 7)) {BLOCK} (i32.store (i32.const 512) (i32.load (i32.load (i32.const 1028))))"
-    f"{BLOCK} {OK}"), "events wait")
+    f"(i32.store (i32.const 512) (i32.const 7)) {BLOCK}"
+    f"(i32.store (i32.const 512) (i32.load (i32.load (i32.const 1028)))) {BLOCK} {OK}"), "events wait")
 # Blocks, and fails with the error's message if there is one.
 BLOCKS = guest_program(entry(
     WAIT, f"{BLOCK} (if (result i32) (i32.load8_u (i32.const 1024)) (then {failing('1032', '1036')}) (else {OK}))"),
@@ -44,7 +60,7 @@ BLOCKS = guest_program(entry(
 
 def drive(cache: Path, test: Callable[[Any], Coroutine[Any, Any, None]], **handlers: Handler) -> None:
     async def main() -> None:
-        with runtime(cache, **handlers) as wasm:
+        with runtime(cache, None, **handlers) as wasm:
             await test(wasm)
     asyncio.run(main())
 
@@ -58,7 +74,7 @@ def raising(error: BaseException) -> Handler:
 def outcome(cache: Path, wasm: bytes, process: Any = None, limits: ProcessLimits | None = None,
             **handlers: Handler) -> Outcome:
     async def main() -> Outcome:
-        with runtime(cache, **handlers) as made:
+        with runtime(cache, None, **handlers) as made:
             return await run(made, wasm, process, limits)
     return asyncio.run(main())
 
@@ -80,7 +96,7 @@ def test_an_error_reaches_the_guest(cache: Path, error: CadenzaError) -> None:
 def test_a_failing_handler_is_internal_and_logged(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         ended = outcome(cache, REFUSED, log=raising(ZeroDivisionError("ours")))
-    assert ended == Outcome("failed", 1, "log: the kernel failed; its log says how")
+    assert ended == Outcome("failed", 1, "the kernel failed in this call; its log says how")
     assert "the handler of log failed" in caplog.text
     assert "ZeroDivisionError: ours" in caplog.text
 
@@ -88,7 +104,7 @@ def test_a_failing_handler_is_internal_and_logged(cache: Path, caplog: pytest.Lo
 @pytest.mark.parametrize("handler", [lambda p: "text", raising(ZeroDivisionError("ours"))])
 def test_where_no_error_can_be_answered_the_guest_ends(cache: Path, handler: Handler) -> None:
     ended = outcome(cache, ASKS_PID, pid=handler)
-    assert ended == Outcome("trapped", 1, "pid: the kernel failed; its log says how")
+    assert ended == Outcome("trapped", 1, "pid: the kernel failed in this call; its log says how")
     assert outcome(cache, ASKS_PID, pid=raising(Busy("not now"))) == Outcome("trapped", 1, "pid: not now")
 
 
@@ -208,8 +224,8 @@ def test_a_slice_holds_so_many_calls(cache: Path) -> None:
         calls += 1
         return calls
 
-    wasm = guest_program(entry(
-        PID, f"(loop $again (br_if $again (i32.lt_u (call $pid) (i32.const {2 * SLICE_CALLS + 1})))) {OK}"), "process pid")
+    loop = f"(loop $again (br_if $again (i32.lt_u (call $pid) (i32.const {2 * SLICE_CALLS + 1}))))"
+    wasm = guest_program(entry(PID, f"{loop} {OK}"), "process pid")
 
     async def test(made: Any) -> None:
         with made.instantiate(await made.load(wasm), None, ProcessLimits(), print) as guest:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cadenza.kernel.wasm import wit
-from cadenza.kernel.wasm.fiber_unsafe import Fiber, Host, Step
-from cadenza.kernel.wasm.seams import Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wasmtime import component as components
+
+from cadenza.kernel.wasm import wit
+from cadenza.kernel.wasm.fiber_unsafe import Fiber, Host, Step
+from cadenza.kernel.wasm.seams import Case
 
 from .component_text import program
 
@@ -61,7 +62,7 @@ def named(make: Any, parts: Any) -> Any:
 
 
 @st.composite
-def types(draw: st.DrawFn, depth: int = 3) -> wit.Type:
+def types(draw: st.DrawFn, depth: int = 3) -> Any:
     plain = st.sampled_from([wit.Scalar(name) for name in (*wit.SCALARS, "string")])
     if depth == 0:
         return draw(plain)
@@ -136,8 +137,8 @@ def same(type_: wit.Type, sent: Any, arrived: Any) -> bool:
             return all(same(field, getattr(sent, name.replace("-", "_")), getattr(arrived, name.replace("-", "_")))
                        for name, field in fields)
         case wit.Variant(_, cases):
-            payload = dict(cases)[sent.name]
-            return bool(sent.name == arrived.name and (payload is None or same(payload, sent.value, arrived.value)))
+            of = dict(cases)[sent.name]
+            return bool(sent.name == arrived.name and (of is None or same(of, sent.value, arrived.value)))
         case wit.Result(ok, err):
             return same(wit.Variant("", (("ok", ok), ("err", err))), sent, arrived)
     return bool(sent == arrived and type(sent) is type(arrived))
@@ -179,7 +180,8 @@ def test_records_arrive_as_named_tuples_in_snake_case() -> None:
 
 @pytest.mark.parametrize(("type_", "value"), [
     (wit.Scalar("u32"), -1), (wit.Scalar("u8"), 256), (wit.Scalar("string"), 5), (wit.Scalar("u32"), "5"),
-    (wit.Enum("e", ("a",)), "b"), (wit.ListOf(wit.Scalar("u32")), [1, 2**32]), (wit.ListOf(wit.Scalar("u8")), [300] * 9),
+    (wit.Enum("e", ("a",)), "b"), (wit.ListOf(wit.Scalar("u32")), [1, 2**32]),
+    (wit.ListOf(wit.Scalar("u8")), [300] * 9),
     (wit.TupleOf((wit.Scalar("u8"), wit.Scalar("u8"))), (1,)), (wit.Flags("f", ("a",)), {"z"}),
     (wit.Record("r", (("x", wit.Scalar("u8")), ("y", wit.Scalar("u8")))), SimpleNamespace(x=1)),
 ])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cadenza.kernel.wasm import wit
 from cadenza.kvfs.errors import Invalid
 

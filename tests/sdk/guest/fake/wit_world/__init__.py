@@ -1,0 +1,5 @@
+"""Stands in for the bindings of the world `interpreter`: the same types, over a toy kernel."""
+
+
+class WitWorld:
+    pass

@@ -1,0 +1,1 @@
+"""System calls against a real kernel, without Wasm: the test is the program."""
