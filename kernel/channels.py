@@ -11,7 +11,7 @@ from collections import deque
 from typing import NamedTuple
 
 from cadenza.kernel.handles import Waitable
-from cadenza.kernel.limits import QUEUE_MESSAGES, QUEUES_PER_USER
+from cadenza.kernel.limits import MESSAGE_OVERHEAD_BYTES, QUEUE_MESSAGES, QUEUED_BYTES_PER_USER, QUEUES_PER_USER
 from cadenza.kvfs.errors import Full, LimitExceeded
 
 
@@ -20,6 +20,34 @@ class Message(NamedTuple):
 
     text: str
     lost: int = 0
+
+
+class Account:
+    """How much text waits in the channels of one user, in bytes; all of them draw on one limit."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def fits(self, text: str) -> bool:
+        return self.held + size_of(text) <= QUEUED_BYTES_PER_USER
+
+    def hold(self, text: str) -> None:
+        self.held += size_of(text)
+
+    def give_back(self, text: str) -> None:
+        self.held -= size_of(text)
+
+
+def size_of(text: str) -> int:
+    """Bytes that a waiting message counts as: never nothing."""
+    return len(text.encode(errors="replace")) + MESSAGE_OVERHEAD_BYTES
+
+
+def ensure_account(account: Account, text: str) -> None:
+    """Raises Full if `text` is more than the user may have waiting."""
+    if not account.fits(text):
+        raise Full(f"{account.held} bytes wait in your channels, and {QUEUED_BYTES_PER_USER} may; take some first",
+                   "queued_bytes_per_user")
 
 
 class Source(Waitable):
@@ -35,10 +63,11 @@ class Source(Waitable):
 class Mailbox(Source):
     """Messages for one process."""
 
-    __slots__ = ("_exchange", "_lost", "_messages", "_topic")
+    __slots__ = ("_account", "_exchange", "_lost", "_messages", "_topic")
 
-    def __init__(self, exchange: Exchange | None = None, topic: tuple[str, str] = ("", "")) -> None:
+    def __init__(self, account: Account, exchange: Exchange | None = None, topic: tuple[str, str] = ("", "")) -> None:
         super().__init__()
+        self._account = account
         self._messages: deque[Message] = deque()
         self._lost = 0
         self._exchange = exchange
@@ -46,30 +75,43 @@ class Mailbox(Source):
 
     def offer(self, text: str) -> bool:
         """Puts a message in; if there is no room it is counted as lost. Answers whether it went in."""
-        if len(self._messages) >= QUEUE_MESSAGES:
+        if len(self._messages) >= QUEUE_MESSAGES or not self._account.fits(text):
             self._lost += 1
             return False
-        self._messages.append(Message(text, self._lost))
+        self._append(Message(text, self._lost))
         self._lost = 0
-        self.signal()
         return True
 
     def put(self, text: str) -> None:
         """Puts a message in. Raises Full, and counts nothing as lost, if there is no room."""
         if len(self._messages) >= QUEUE_MESSAGES:
             raise Full(f"{QUEUE_MESSAGES} messages wait already; send again when some are taken", "queue_messages")
-        self._messages.append(Message(text, 0))
+        ensure_account(self._account, text)
+        self._append(Message(text))
+
+    def _append(self, message: Message) -> None:
+        self._account.hold(message.text)
+        self._messages.append(message)
         self.signal()
 
     def take(self) -> Message | None:
         message = self._messages.popleft() if self._messages else None
+        if message is not None:
+            self._account.give_back(message.text)
         if not self._messages:
             self.unsignal()
         return message
 
     def close(self) -> None:
+        """A subscription ends; what waits is dropped. The client's mailbox lives on with its process."""
         if self._exchange is not None:
             self._exchange.unsubscribe(self._topic, self)
+            self.drop()
+
+    def drop(self) -> None:
+        """Gives back what waits. Idempotent."""
+        while self.take() is not None:
+            pass
 
 
 class Pull(Source):
@@ -91,7 +133,8 @@ class Pull(Source):
 class Queue:
     """Messages of which each goes to one taker. Lives while it holds a message or has a taker."""
 
-    def __init__(self, exchange: Exchange, name: tuple[str, str]) -> None:
+    def __init__(self, account: Account, exchange: Exchange, name: tuple[str, str]) -> None:
+        self._account = account
         self._exchange = exchange
         self._name = name
         self._messages: deque[Message] = deque()
@@ -101,12 +144,16 @@ class Queue:
         if len(self._messages) >= QUEUE_MESSAGES:
             raise Full(f"queue {self._name[1]!r} holds {QUEUE_MESSAGES} messages, its limit; pull some first",
                        "queue_messages")
+        ensure_account(self._account, text)
+        self._account.hold(text)
         self._messages.append(Message(text))
         for taker in self._takers:
             taker.signal()
 
     def take(self) -> Message | None:
         message = self._messages.popleft() if self._messages else None
+        if message is not None:
+            self._account.give_back(message.text)
         if not self._messages:
             for taker in self._takers:
                 taker.unsignal()
@@ -136,6 +183,10 @@ class Exchange:
     def __init__(self) -> None:
         self._topics: dict[tuple[str, str], list[Mailbox]] = {}
         self._queues: dict[tuple[str, str], Queue] = {}
+        self._accounts: dict[str, Account] = {}
+
+    def account(self, user: str) -> Account:
+        return self._accounts.setdefault(user, Account())
 
     def publish(self, user: str, topic: str, text: str) -> int:
         """To every subscriber. Answers how many there are."""
@@ -145,7 +196,7 @@ class Exchange:
         return len(subscribers)
 
     def subscribe(self, user: str, topic: str) -> Mailbox:
-        mailbox = Mailbox(self, (user, topic))
+        mailbox = Mailbox(self.account(user), self, (user, topic))
         self._topics.setdefault((user, topic), []).append(mailbox)
         return mailbox
 
@@ -162,11 +213,12 @@ class Exchange:
         if key not in self._queues:
             if sum(owner == user for owner, _ in self._queues) >= QUEUES_PER_USER:
                 raise LimitExceeded(f"{QUEUES_PER_USER} queues of this user exist, the limit; empty some", "queues")
-            self._queues[key] = Queue(self, key)
+            self._queues[key] = Queue(self.account(user), self, key)
         return self._queues[key]
 
     def forget(self, name: tuple[str, str]) -> None:
         self._queues.pop(name, None)
 
     def statistics(self) -> dict[str, float]:
-        return {"topics": len(self._topics), "queues": len(self._queues)}
+        held = sum(account.held for account in self._accounts.values())
+        return {"topics": len(self._topics), "queues": len(self._queues), "queued_bytes": held}

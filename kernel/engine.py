@@ -22,7 +22,7 @@ from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.lanes import Lanes
 from cadenza.kernel.limits import LANES, PATIENCE_SECONDS, RETRY_SECONDS, RUN_AHEAD_STEPS
 from cadenza.kernel.passes import PLAIN, STEP_BREADTH, Row, Work
-from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, NoPages
+from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, LimitExceeded, NoPages
 
 log = logging.getLogger(__name__)
 
@@ -113,16 +113,23 @@ class Engine:
             except NoPages as error:
                 starved.append((work, error))
                 continue
+            except LimitExceeded as error:
+                work.fail(error)
+                continue
             work.turn = self._step
             work.under_way += 1
             rows.append(Row(work, samples, builder.samples, probes, builder.probes))
         if rows:
             self._starved_since = None
+            batch = builder.build()
             self.tokens_done += builder.tokens
             self._submitted.append((self._step, rows))
-            self.link.submit(builder.build())
+            self.link.submit(batch)
             return True
-        self._relieve(starved)
+        if starved:
+            self._relieve(starved)
+        else:
+            self._pump_soon()
         return False
 
     def _relieve(self, starved: list[tuple[Work, NoPages]]) -> None:
@@ -172,6 +179,11 @@ class Engine:
         self._lost = reason or "no reason known"
         self._submitted.clear()
         self.fail_all(DeviceLost(f"the device failed ({self._lost}); what it held is gone"))
+
+    def abort(self, pid: int) -> None:
+        """Ends whatever a process that is gone has left."""
+        for work in [w for w in self._work if w.pid == pid]:
+            work.abort()
 
     def fail_all(self, error: CadenzaError) -> None:
         for work in list(self._work):

@@ -73,11 +73,13 @@ class HandleTable:
             raise NotFound(f"handle {number} is not open as a {kind.__name__.lower()}")
         return waitable
 
-    def close(self, number: int) -> None:
+    def close(self, number: int) -> Waitable:
+        """Answers what it named, closed."""
         waitable = self._waitables.pop(number, None)
         if waitable is None:
             raise NotFound(f"handle {number} is not open")
         waitable.close()
+        return waitable
 
     def close_all(self) -> None:
         waitables, self._waitables = self._waitables, {}
@@ -89,31 +91,28 @@ class Wait:
     """One blocked `events.wait`: a Suspension (kernel/wasm/seams.py). Answers the numbers of those that were ready when
     it ended, in the order given."""
 
-    __slots__ = ("_missing", "_numbers", "_over", "_ready", "_timer", "_waitables", "_wake")
+    __slots__ = ("_every", "_missing", "_numbers", "_over", "_ready", "_timer", "_waitables", "_wake")
 
     def __init__(self, numbers: Sequence[int], waitables: Sequence[Waitable], *, every: bool) -> None:
         self._numbers = numbers
         self._waitables = waitables
-        self._missing = len(waitables) if every else 1
+        self._every = every
+        self._missing = 0                    # notices to come before it is worth looking; never more than there will be
         self._wake: Wake | None = None
         self._over = False
         self._ready: list[int] = []
         self._timer: Callable[[], None] | None = None
 
-    def ready_now(self) -> list[int] | None:
-        """The answer, if there is nothing to wait for: then no one need subscribe."""
-        ready = [n for n, w in zip(self._numbers, self._waitables, strict=True) if w.ready]
-        return ready if len(ready) >= self._missing else None
+    def answer_now(self) -> list[int] | None:
+        """The answer, if there is something to wait for and it is there: then no one need subscribe."""
+        ready = self._ready_numbers()
+        return ready if ready and (len(ready) == len(self._numbers) or not self._every) else None
 
     def subscribe(self, wake: Wake) -> None:
         self._wake = wake
         for waitable in self._waitables:
-            if waitable.ready:
-                self._missing -= 1
-            else:
-                waitable.watcher = self
-        if self._missing <= 0:
-            self._finish()
+            waitable.watcher = self
+        self._look()
 
     def expire_with(self, cancel_timer: Callable[[], None]) -> None:
         """Hands over the way to cancel this wait's timer, whose callback is `expire`."""
@@ -128,7 +127,7 @@ class Wait:
         """One of the waitables has become ready."""
         self._missing -= 1
         if self._missing <= 0 and not self._over:
-            self._finish()
+            self._look()
 
     def answer(self) -> list[int]:
         return self._ready
@@ -138,12 +137,23 @@ class Wait:
         if not self._over:
             self._finish()
 
+    def _look(self) -> None:
+        """What was ready may have been taken by another since, so readiness is looked at and not counted."""
+        missing = {id(w) for w in self._waitables if not w.ready}
+        enough = not missing if self._every else len(missing) < len({id(w) for w in self._waitables})
+        if enough and self._waitables:
+            self._finish()
+        else:
+            self._missing = len(missing) if self._every else 1
+
+    def _ready_numbers(self) -> list[int]:
+        return [n for n, w in zip(self._numbers, self._waitables, strict=True) if w.ready]
+
     def _finish(self) -> None:
         self._over = True
-        for number, waitable in zip(self._numbers, self._waitables, strict=True):
+        self._ready = self._ready_numbers()
+        for waitable in self._waitables:
             waitable.watcher = None
-            if waitable.ready:
-                self._ready.append(number)
         if self._timer is not None:
             self._timer()
         if self._wake is not None:

@@ -18,6 +18,7 @@ from cadenza.kernel.limits import (
     PROBE_TOKENS,
     STOP_SEQUENCE_TOKENS,
     STOP_SEQUENCES,
+    STOP_TOKENS,
     VISIBLE_RANGES,
 )
 from cadenza.kernel.passes import Pass, Probe, Sampler, Work
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cadenza.kvfs.file import File
 
 W = TypeVar("W", bound=Work)
+LARGEST_INT32 = 2**31 - 1
 
 
 class Inference:
@@ -49,10 +51,9 @@ class Inference:
         self._check_questions(len(tokens), samples, probes)
         before = len(file) + sum(len(read) for read in reads)
         ranges = check_visible(visible, before, len(tokens)) if len(visible) else None
-        file.begin_append()
-        work = Pass(self._engine, file, [read.fork() for read in reads], tokens, positions, process.priority,
-                    visible=ranges, mask=mask, samples=samples, probes=probes)
-        return self._begin(work)
+        snapshots = claim(file, reads)
+        return self._begin(process, Pass(self._engine, file, snapshots, tokens, positions, process.priority,
+                                         visible=ranges, mask=mask, samples=samples, probes=probes))
 
     def decode(
         self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32, *,
@@ -62,16 +63,12 @@ class Inference:
         """Raises as `forward` does, and LimitExceeded when too many decodes are alive."""
         positions = self._check_input(process, file, reads, tokens, positions)
         check_sampler(sampler)
-        check_stop(max_tokens, stop_sequences, deliver_every)
-        stop = Stop(max_tokens, self._room(process, file, reads, positions), stop_tokens, stop_sequences)
-        file.begin_append()
-        try:
-            work = Run(self._engine, file, [read.fork() for read in reads], tokens, positions, process.priority,
-                       sampler=sampler, stop=stop, mask=mask, deliver_every=deliver_every)
-        except LimitExceeded:
-            file.end_append()
-            raise
-        return self._begin(work)
+        stop = Stop(max_tokens, self._room(file, reads, positions), stop_tokens, stop_sequences)
+        check_stop(stop, deliver_every)
+        self._engine.lanes.ensure_room()
+        snapshots = claim(file, reads)
+        return self._begin(process, Run(self._engine, file, snapshots, tokens, positions, process.priority,
+                                        sampler=sampler, stop=stop, mask=mask, deliver_every=deliver_every))
 
     def mask(self, tokens: Int32, *, allowed: bool) -> UInt8:
         """Packed bits, [⌈vocabulary / 8⌉]: only `tokens`, or all but them. Raises Invalid if nothing is left."""
@@ -82,7 +79,9 @@ class Inference:
             raise Invalid("the mask hides every token of the vocabulary: at least one must be allowed", "mask")
         return np.packbits(bits, bitorder="little")
 
-    def _begin(self, work: W) -> W:
+    def _begin(self, process: Process, work: W) -> W:
+        work.allow_pages = process.allow_pages
+        work.pid = process.pid
         try:
             self._engine.add(work)
         except CadenzaError:
@@ -90,13 +89,10 @@ class Inference:
             raise
         return work
 
-    def _room(self, process: Process, file: File, reads: Sequence[File], positions: Int32) -> int:
-        """Tokens that may still follow the input: of the context, and of the process's pages."""
-        facts = self._facts
+    def _room(self, file: File, reads: Sequence[File], positions: Int32) -> int:
+        """Tokens that may still follow the input before the context is full."""
         last = max(int(positions[-1]) + 1, len(file) + sum(len(read) for read in reads) + len(positions))
-        own = file.page_count * facts.page_tokens - len(file)
-        pages = process.limits.kv_pages - process.files.pages()
-        return min(facts.context_tokens - last, pages * facts.page_tokens + own - len(positions))
+        return self._facts.context_tokens - last
 
     def _check_tokens(self, tokens: Int32, field: str) -> None:
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self._facts.vocabulary_size:
@@ -118,7 +114,7 @@ class Inference:
                           "truncate the file or give fewer", "tokens")
         if len(reads) > PASS_READS:
             raise LimitExceeded(f"a pass reads at most {PASS_READS} files and its own, not {len(reads)}", "pass_reads")
-        self._check_pages(process, file, count)
+        process.allow_pages(file.pages_for(count))
         return positions
 
     def _check_positions(self, file: File, reads: Sequence[File], count: int, positions: Int32) -> Int32:
@@ -130,13 +126,6 @@ class Inference:
         if int(positions.min()) < 0:
             raise Invalid("a position is beyond what a context can hold", "positions")
         return positions
-
-    def _check_pages(self, process: Process, file: File, count: int) -> None:
-        limit = process.limits.kv_pages
-        needed = process.files.pages() + file.pages_for(count)
-        if needed > limit:
-            raise LimitExceeded(f"this pass would make {needed} KV pages of process {process.pid}, and its limit is "
-                                f"{limit}: close or truncate files", "kv_pages")
 
     def _check_questions(
         self, count: int, samples: Sequence[tuple[int, Sampler]], probes: Sequence[tuple[int, Probe]]
@@ -172,13 +161,32 @@ def check_sampler(sampler: Sampler) -> None:
     for name, value, low, high in bounds:
         if not (math.isfinite(value) and low <= value <= high):
             raise Invalid(f"{name} is {value}; it must be a number from {low:g} to {high:g}", name)
+    if not 0 <= sampler.top_k <= LARGEST_INT32:
+        raise Invalid(f"top_k is {sampler.top_k}; it must be from 0 (off) to {LARGEST_INT32}", "top_k")
     if sampler.top_p == 0.0:
         raise Invalid("top_p is 0, which leaves no token; 1 turns it off", "top_p")
 
 
-def check_stop(max_tokens: int, sequences: tuple[tuple[int, ...], ...], deliver_every: int) -> None:
+def claim(file: File, reads: Sequence[File]) -> list[File]:
+    """Marks `file` as being appended to; answers `reads` as they are now. Raises Busy, and then nothing has changed."""
+    snapshots: list[File] = []
+    try:
+        for read in reads:
+            snapshots.append(read.fork())
+        file.begin_append()
+    except CadenzaError:
+        for snapshot in snapshots:
+            snapshot.close()
+        raise
+    return snapshots
+
+
+def check_stop(stop: Stop, deliver_every: int) -> None:
     """Raises Invalid or LimitExceeded naming the field."""
-    if max_tokens < 1:
+    sequences = stop.sequences
+    if len(stop.tokens) > STOP_TOKENS:
+        raise LimitExceeded(f"a run has at most {STOP_TOKENS} stop tokens, not {len(stop.tokens)}", "stop_tokens")
+    if stop.max_tokens < 1:
         raise Invalid("max_tokens is 0; a run samples at least one token", "max_tokens")
     if deliver_every < 1:
         raise Invalid("deliver_every is 0; 1 delivers tokens as they come", "deliver_every")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from cadenza.kernel.process import SIGNALS, Process
 from cadenza.kernel.process_scheduler import ProcessScheduler
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kvfs.directory import FileSystem
-from cadenza.kvfs.errors import CadenzaError, Closed, Invalid, LimitExceeded, NotFound
+from cadenza.kvfs.errors import CadenzaError, Closed, Full, Invalid, LimitExceeded, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +89,10 @@ class Kernel:
         """Starts an image of `owner`; returns at once. Raises NotFound, LimitExceeded, Invalid, Closed."""
         found = self.images.get(owner, image)
         self._ensure_room(owner, parent)
-        if len(arguments.encode()) > ARGUMENTS_BYTES:
-            raise Invalid(f"the arguments have more than {ARGUMENTS_BYTES} bytes: send what is long as messages",
-                          "arguments")
+        check_arguments(arguments)
         process = Process(
             self._next_pid, owner, found, arguments, limits or self.limits, parent=parent, detached=detached,
-            priority=priority, close_file=self.files.close, on_ready=self.scheduler.make_ready, on_end=self._bury,
+            priority=priority, account=self.exchange.account(owner), close_file=self.files.close, on_ready=self.scheduler.make_ready, on_end=self._bury,
         )
         self._next_pid += 1
         self._processes[process.pid] = process
@@ -165,6 +164,7 @@ class Kernel:
         process.attach_guest(guest, executable.payload)
 
     def _bury(self, process: Process) -> None:
+        self.engine.abort(process.pid)
         self._alive[process.owner] -= 1
         if process.parent is not None:
             process.parent.children.pop(process.pid, None)
@@ -206,7 +206,10 @@ class Kernel:
         self._closing = True
         alive = [p for p in self._processes.values() if p.exit is None]
         for process in alive:
-            process.send_signal("terminate")
+            try:
+                process.send_signal("terminate")
+            except Full:
+                process.kill("killed", "the daemon stopped")
         if alive:
             await asyncio.wait([asyncio.ensure_future(p.ended()) for p in alive], timeout=TERMINATE_SECONDS)
         for process in alive:
@@ -217,3 +220,15 @@ class Kernel:
             self._recount_timer.cancel()
         self.engine.link.close()
         self.runtime.close()
+
+
+def check_arguments(arguments: str) -> None:
+    """Raises Invalid unless they are a JSON object of at most ARGUMENTS_BYTES."""
+    if len(arguments.encode(errors="replace")) > ARGUMENTS_BYTES:
+        raise Invalid(f"the arguments have more than {ARGUMENTS_BYTES} bytes: send what is long as messages", "arguments")
+    try:
+        given = json.loads(arguments)
+    except (ValueError, RecursionError) as fault:
+        raise Invalid(f"the arguments are not JSON: {fault}", "arguments") from None
+    if not isinstance(given, dict):
+        raise Invalid("the arguments must be a JSON object, as {\"question\": \"…\"}", "arguments")

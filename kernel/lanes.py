@@ -16,9 +16,13 @@ class Lanes:
     def taken(self) -> int:
         return self._count - len(self._free)
 
-    def take(self) -> int:
+    def ensure_room(self) -> None:
+        """Raises LimitExceeded if no lane is free."""
         if not self._free:
             raise LimitExceeded(f"{self._count} decodes are alive, the most there may be; wait for one to end", "lanes")
+
+    def take(self) -> int:
+        self.ensure_room()
         return self._free.pop()
 
     def give_back(self, lane: int) -> None:

@@ -65,7 +65,7 @@ class Language:
 
 
 def check_text(text: str) -> None:
-    if len(text) > TEXT_BYTES:
+    if len(text) > TEXT_BYTES or len(text.encode(errors="replace")) > TEXT_BYTES:
         raise Invalid(f"the text has more than {TEXT_BYTES} bytes, the most a call takes; cut it", "text")
 
 

@@ -35,8 +35,8 @@ HEAVY_THREADS = 2                           # such worker threads
 # --- images ---
 IMAGE_BYTES = 64 * MEBIBYTE                 # an upload, compiled or source
 IMAGES_PER_USER = 1000
-COMPILE_SECONDS = 60                        # CPU of the compiling child
-COMPILE_WALL_SECONDS = 120
+COMPILE_SECONDS = 180                       # CPU of the compiling child
+COMPILE_WALL_SECONDS = 300
 COMPILE_BYTES = 6 << 30                     # address space of the compiling child
 SOURCE_FILES = 256                          # files in a directory or zip of Python modules
 SOURCE_BYTES = 4 * MEBIBYTE                 # their text in all
@@ -55,6 +55,7 @@ PASS_PROBE_VALUES = 1 << 22                 # numbers that the probes of one pas
 PASS_READS = 1024                           # files read by one pass, beside its own
 PROBE_TOKENS = 4096                         # k of `top`, or tokens of `log-probabilities`
 VISIBLE_RANGES = 65_536                     # of one pass
+STOP_TOKENS = 1024
 STOP_SEQUENCES = 64
 STOP_SEQUENCE_TOKENS = 64
 TIMER_SECONDS = 7 * 86_400.0
@@ -68,6 +69,8 @@ OUTPUT_RING_BYTES = MEBIBYTE                # output kept for those who attach l
 OUTPUT_RING_EVENTS = 65_536                 # likewise, in pieces
 QUEUE_MESSAGES = 1024                       # messages waiting in one channel
 QUEUES_PER_USER = 1024
+MESSAGE_OVERHEAD_BYTES = 64                 # that a waiting message counts as, beside its text
+QUEUED_BYTES_PER_USER = 64 * MEBIBYTE       # text waiting in all channels of a user
 TERMINATE_SECONDS = 5.0                     # between `terminate` and `kill` when the daemon stops
 
 # --- batches ---

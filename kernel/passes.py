@@ -10,7 +10,7 @@ the same, whether it is asked for pass by pass or by a run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -93,6 +93,7 @@ class Work(Waitable):
     """What the engine and the batcher know of a pass or a run."""
 
     __slots__ = (
+        "allow_pages",
         "arrival",
         "breadth",
         "engine",
@@ -100,6 +101,7 @@ class Work(Waitable):
         "file",
         "inputs",
         "over",
+        "pid",
         "positions",
         "prefilling",
         "priority",
@@ -119,12 +121,15 @@ class Work(Waitable):
         self.inputs = inputs
         self.positions = positions
         self.priority = priority
+        file.open_count += 1         # it stays while this writes to it, whoever closes or unlinks it
         self.start = len(file)
         self.fed = 0                 # input tokens submitted so far; a run goes on past len(inputs)
         self.prefilling = True       # inputs that the program gave are still to be submitted
         self.breadth = Breadth(reads=len(reads)) if reads else PLAIN
         self.over = False
         self.arrival = 0
+        self.pid = 0                 # of the process that asked
+        self.allow_pages: Callable[[int], None] = lambda pages: None     # raises LimitExceeded
         self.turn = 0                # step in which it last had a row
         self.under_way = 0           # rows submitted and not accepted
 
@@ -152,17 +157,26 @@ class Work(Waitable):
         """Ends with an error. Idempotent."""
         raise NotImplementedError
 
+    def abort(self) -> None:
+        """Ends with nobody left to ask; the file is as it was before. Idempotent."""
+        if not self.over:
+            self.release(self.start)
+
     def release(self, keep_tokens: int) -> None:
         """Leaves the engine: the file is cut to `keep_tokens` and may be written by others again."""
         self.over = True
         self.file.truncate(keep_tokens)
         self.file.end_append()
+        self.file.release()
         for read in self.reads:
             read.close()
         self.reads = []
         self.engine.remove(self)
 
     def _submit_inputs(self, builder: BatchBuilder, count: int) -> int:
+        pages = self.file.pages_for(count)
+        if pages:
+            self.allow_pages(pages)
         chunk = slice(self.fed, self.fed + count)
         tokens, positions = self.inputs[chunk].tolist(), self.positions[chunk].tolist()
         slots, copies = self.file.extend(tokens, positions)
@@ -266,6 +280,5 @@ class Pass(Work):
         return self._completion
 
     def close(self) -> None:
-        if not self.over:
-            self.release(self.start)
+        self.abort()
 

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cadenza.kernel.channels import Mailbox
+from cadenza.kernel.channels import Account, Mailbox
 from cadenza.kernel.descriptors import Descriptors
 from cadenza.kernel.handles import HandleTable, Outcome, Waitable
 from cadenza.kernel.limits import QUEUE_MESSAGES, ProcessLimits
 from cadenza.kernel.output import OutputLog
 from cadenza.kernel.wasm.seams import Advance, ExitGuest
 from cadenza.kernel.wasm.seams import Outcome as GuestOutcome
-from cadenza.kvfs.errors import Closed, Full
+from cadenza.kvfs.errors import Closed, Full, LimitExceeded
 
 if TYPE_CHECKING:
     from cadenza.kernel.images import Image, Payload
@@ -65,6 +65,19 @@ class Signals(Waitable):
         return signal
 
 
+class EndWatcher(Outcome[ExitStatus]):
+    """Waits for a process to end; takes itself off its list when it is closed before."""
+
+    __slots__ = ("_watchers",)
+
+    def __init__(self, watchers: set[EndWatcher]) -> None:
+        super().__init__()
+        self._watchers = watchers
+
+    def close(self) -> None:
+        self._watchers.discard(self)
+
+
 class Process:
     """Made by `Kernel.spawn`; `attach_guest` gives it its program. `on_ready` queues it, `on_end` buries it."""
 
@@ -79,6 +92,7 @@ class Process:
         parent: Process | None = None,
         detached: bool = True,
         priority: int = 0,
+        account: Account | None = None,
         close_file: Callable[[File], None],
         on_ready: Callable[[Process], None],
         on_end: Callable[[Process], None],
@@ -96,7 +110,7 @@ class Process:
         self.ended_at: float | None = None
         self.exit: ExitStatus | None = None
         self.output = OutputLog()
-        self.inbox = Mailbox()
+        self.inbox = Mailbox(account or Account())
         self.signals = Signals()
         self.handles = HandleTable(limits.handles)
         self.files = Descriptors(limits.descriptors, close_file)
@@ -106,7 +120,7 @@ class Process:
         self._on_ready = on_ready
         self._on_end = on_end
         self._guest: Guest | None = None
-        self._watchers: list[Outcome[ExitStatus]] = []
+        self._watchers: set[EndWatcher] = set()
         self._ended = asyncio.Event()
         self._wall = asyncio.get_running_loop().call_later(limits.wall_seconds, self._out_of_time)
 
@@ -132,6 +146,8 @@ class Process:
             return Advance.ENDED
         self.state = "running"
         how = self._guest.advance()
+        if self._guest is None:              # a call of its own has ended it: by ending its parent, say
+            return Advance.ENDED
         if how is Advance.ENDED:
             outcome = self._guest.outcome
             assert outcome is not None, f"{self!r} ended without an outcome"
@@ -161,13 +177,13 @@ class Process:
         assert self.exit is not None
         return self.exit
 
-    def watch_end(self) -> Outcome[ExitStatus]:
+    def watch_end(self) -> EndWatcher:
         """A waitable that succeeds with the exit status."""
-        watcher: Outcome[ExitStatus] = Outcome()
+        watcher = EndWatcher(self._watchers)
         if self.exit is not None:
             watcher.succeed(self.exit)
         else:
-            self._watchers.append(watcher)
+            self._watchers.add(watcher)
         return watcher
 
     def _out_of_time(self) -> None:
@@ -180,9 +196,8 @@ class Process:
         self.ended_at = time.time()
         self._wall.cancel()
         self._release()
-        for watcher in self._watchers:
-            watcher.succeed(self.exit)
-        self._watchers.clear()
+        while self._watchers:
+            self._watchers.pop().succeed(self.exit)
         self.output.close()
         self._ended.set()
         self._on_end(self)
@@ -193,11 +208,20 @@ class Process:
             self._guest.close()
             self._guest = None
         self.handles.close_all()
+        self.inbox.drop()
         self.files.close_all()
         for child in list(self.children.values()):
+            child.parent = None              # or a chain of them would keep every ancestor
             if not child.detached:
                 child.kill("killed", f"its parent, process {self.pid}, has ended")
         self.children.clear()
+
+    def allow_pages(self, count: int) -> None:
+        """Raises LimitExceeded if `count` KV pages more are too many for this process."""
+        held, limit = self.files.pages(), self.limits.kv_pages
+        if held + count > limit:
+            raise LimitExceeded(f"process {self.pid} holds {held} KV pages and needs {count} more; its limit is {limit} "
+                                "(kv_pages): close or truncate files", "kv_pages")
 
     # --- talking ---
 

@@ -35,15 +35,17 @@ class ProcessScheduler:
 
     def _turn(self) -> None:
         until = time.monotonic() + TURN_SECONDS
-        while (process := self._next()) is not None:
-            self.slices += 1
-            if process.advance() is Advance.READY:
-                self._queues.setdefault(process.priority, deque()).append(process)
-            if time.monotonic() >= until:
-                break
-        self._turn_is_due = bool(self._queues)
-        if self._turn_is_due:
-            asyncio.get_running_loop().call_soon(self._turn)
+        try:
+            while (process := self._next()) is not None:
+                self.slices += 1
+                if process.advance() is Advance.READY:
+                    self._queues.setdefault(process.priority, deque()).append(process)
+                if time.monotonic() >= until:
+                    break
+        finally:                             # a fault of ours in one program's slice must not stop the others
+            self._turn_is_due = bool(self._queues)
+            if self._turn_is_due:
+                asyncio.get_running_loop().call_soon(self._turn)
 
     def _next(self) -> Process | None:
         if not self._queues:

@@ -43,8 +43,8 @@ class Progress(NamedTuple):
 class Run(Work):
     """One decode. Ready when `deliver_every` tokens wait to be taken, or when it has ended."""
 
-    __slots__ = ("_deliver_every", "_echoed", "_error", "_finish", "_lane", "_mask", "_most", "_next_position",
-                 "_sampled", "_sampler", "_stop", "_taken", "base", "tokens")
+    __slots__ = ("_changes", "_deliver_every", "_echoed", "_error", "_finish", "_lane", "_mask", "_most", "_next_position",
+                 "_sampled", "_sampler", "_settling", "_stop", "_taken", "base", "tokens")
 
     def __init__(
         self,
@@ -75,16 +75,18 @@ class Run(Work):
         self._taken = 0
         self._finish = "running"
         self._error: CadenzaError | None = None
+        self._settling = False       # stopped, while preempted: only fed up to where it stood
+        self._changes = 0            # of the file, when the run left it
 
     def wanted(self) -> int:
         if self.prefilling:
             return len(self.inputs) - self.fed
-        return 1 if self._echoed < self._sampled < self._most else 0
+        return 1 if self._echoed < self._sampled < self._most and not self._settling else 0
 
     def submit(self, builder: BatchBuilder, count: int) -> None:
         if self.prefilling:
             last = self._submit_inputs(builder, count) + count - 1
-            if self.prefilling:
+            if self.prefilling or self._settling:
                 return
         else:
             last = self._submit_echo(builder)
@@ -94,6 +96,8 @@ class Run(Work):
     def _submit_echo(self, builder: BatchBuilder) -> int:
         echoed = self._echoed
         known = self.tokens[echoed] if echoed < len(self.tokens) else -1
+        if not self.file.roomy:
+            self._ask_for_page()
         position = self._next_position + echoed
         slot, copies = self.file.extend_one(known, position)
         self._echoed = echoed + 1
@@ -102,9 +106,16 @@ class Run(Work):
             return builder.add_row(self.reads, self.file, (named,), (position,), (slot,), copies)
         return builder.add_token(self.file, named, position, slot, copies)
 
+    def _ask_for_page(self) -> None:
+        pages = self.file.pages_for(1)
+        if pages:
+            self.allow_pages(pages)
+
     def preempt(self) -> None:
         """What was sampled becomes input, so that feeding it again leads to where the run stood."""
         super().preempt()
+        if self._settling:
+            return
         asked = self.base - self.start
         said = np.array(self.tokens, np.int32)
         self.inputs = np.concatenate([self.inputs[:asked], said])
@@ -112,6 +123,10 @@ class Run(Work):
         self._sampled = self._echoed = len(said)
 
     def accept(self, result: StepResult, row: Row) -> None:
+        if self._settling:
+            if not self.prefilling and not self.under_way:
+                self._end("stopped")
+            return
         if row.samples == row.samples_end:
             return                                      # a chunk of the inputs that was not the last
         token = int(result.tokens[row.samples])
@@ -136,16 +151,28 @@ class Run(Work):
         return Progress(tokens, self._finish if self._error is None else "running")
 
     def stop(self) -> None:
-        """Undoes what has not been taken. A run of which nothing was taken has never been."""
-        if not self.over:
-            self._end("stopped", self._taken)
-        elif self._taken < len(self.tokens):
+        """Undoes what has not been taken. A run of which nothing was taken has never been. `over` is false after it only
+        while what a preemption took away is fed again; nothing is sampled any more."""
+        if self.over:
             self._cut_ended()
+            return
+        del self.tokens[self._taken:]
+        if len(self.file) >= self._end_of_file():
+            self._end("stopped")
+        elif not self._settling:
+            self._settling = True
+            self.inputs = self.inputs[: self._end_of_file() - self.start]
+            self.positions = self.positions[: len(self.inputs)]
 
     def fail(self, error: CadenzaError) -> None:
         if not self.over:
             self._error = error
             self._end("running")
+
+    def abort(self) -> None:
+        if not self.over:
+            self.engine.lanes.give_back(self._lane)
+            super().abort()
 
     def close(self) -> None:
         self.stop()
@@ -161,20 +188,21 @@ class Run(Work):
             return None
         return "length" if self._most == stop.max_tokens else "context-full"
 
-    def _end(self, finish: str, keep: int | None = None) -> None:
-        if keep is not None:
-            del self.tokens[keep:]
+    def _end(self, finish: str) -> None:
         self._finish = finish
         self.engine.lanes.give_back(self._lane)
-        self.release(self._end_of_file())
+        self.release(min(self._end_of_file(), len(self.file)))
+        self._changes = self.file.changes
         self.signal()
 
     def _end_of_file(self) -> int:
-        return min(self.base + len(self.tokens) - 1, len(self.file)) if self.tokens else self.start
+        """Where the file ends when the run ends with the tokens that are known now."""
+        return self.base + len(self.tokens) - 1 if self.tokens else self.start
 
     def _cut_ended(self) -> None:
-        untouched = not self.file.busy and not self.file.closed and len(self.file) == self._end_of_file()
-        del self.tokens[self._taken:]
-        self._finish = "stopped"
-        if untouched:
-            self.file.truncate(self._end_of_file())
+        """The run had ended before the program said that it wants no more: the same, if the file is as it was left."""
+        if self._taken < len(self.tokens):
+            del self.tokens[self._taken:]
+            self._finish = "stopped"
+            if self.file.changes == self._changes and not self.file.closed:
+                self.file.truncate(min(self._end_of_file(), len(self.file)))

@@ -99,13 +99,11 @@ class FileSystem:
         _check_owner(owner, path, node)
         self._root.remove(names)
         node.path = ""
-        self._forget(node)
+        node.close_if_forgotten()
 
     def close(self, file: File) -> None:
         """One descriptor less. A file without a name goes with its last."""
-        assert file.open_count > 0, f"{file!r} is closed more often than it was opened"
-        file.open_count -= 1
-        self._forget(file)
+        file.release()
 
     def recount(self) -> None:
         """Raises AssertionError unless every page, leaf and table is held exactly as often as it is counted."""
@@ -138,10 +136,6 @@ class FileSystem:
             raise
         file.path = "/" + "/".join(names)
         return file
-
-    def _forget(self, file: File) -> None:
-        if file.open_count == 0 and not file.path:
-            file.close()
 
     def _names(self, owner: str, path: str) -> tuple[str, ...]:
         """The path from the root, checked. Raises Invalid, and NotFound for whatever is under another's home."""

@@ -22,7 +22,7 @@ class File:
     `living`, when given, holds every file from its birth to its close: what a recount goes over.
     """
 
-    __slots__ = ("_living", "_pool", "_table", "busy", "closed", "open_count", "owner", "path")
+    __slots__ = ("_living", "_pool", "_table", "busy", "changes", "closed", "open_count", "owner", "path")
 
     def __init__(self, pool: PagePool, owner: str, living: set[File] | None = None) -> None:
         self._pool = pool
@@ -33,6 +33,7 @@ class File:
         self.open_count = 1
         self.busy = False
         self.closed = False
+        self.changes = 0             # appends begun and truncations: equal numbers, equal tokens
         if living is not None:
             living.add(self)
 
@@ -90,11 +91,17 @@ class File:
 
     # --- appending ---
 
+    @property
+    def roomy(self) -> bool:
+        """Whether one more token takes no page."""
+        return self._table.room > 0 and self._table.holders == 1
+
     def begin_append(self) -> None:
         """Marks the file as being written. Raises Busy if it is already."""
         if self.busy:
             raise Busy(f"{self!r} is being appended to by an unfinished pass: wait for it, or fork the file before")
         self.busy = True
+        self.changes += 1
 
     def end_append(self) -> None:
         """Idempotent."""
@@ -143,6 +150,7 @@ class File:
         if not 0 <= count <= len(self):
             raise Invalid(f"{self!r} cannot be truncated to {count} tokens: give 0 to {len(self)}", "tokens")
         if count < len(self):
+            self.changes += 1
             self._table = self._table.own()
             self._table.truncate(count)
 
@@ -157,6 +165,17 @@ class File:
         child = File(self._pool, owner or self.owner, self._living)
         child._table = self._table.hold()
         return child
+
+    def release(self) -> None:
+        """One holder less (`open_count`). A file without a name goes with its last."""
+        assert self.open_count > 0, f"{self!r} is released more often than it was opened"
+        self.open_count -= 1
+        self.close_if_forgotten()
+
+    def close_if_forgotten(self) -> None:
+        """Closes it if it has neither a holder nor a name."""
+        if self.open_count == 0 and not self.path:
+            self.close()
 
     def close(self) -> None:
         """Gives back everything. Idempotent."""

@@ -14,5 +14,8 @@ RPC_MESSAGE_BYTES = 4 << 20                 # one gRPC message, either way; gRPC
 STATUS_CHARACTERS = 1000                    # of an error's message: gRPC refuses statuses above 8 KiB, details and all
 
 # --- clients ---
+GATHER_SECONDS = 0.004                      # between two sends to one client: each costs as much as many events
+BATCH_CHARACTERS = 256 << 10                # of one send, but for its last event
+RECEIPTS = 1024                             # not sent yet; then the client's messages wait
 BOUND_SECONDS = 5.0                         # a bound process without a client attached lives so long
 STOP_SECONDS = 2.0                          # between the end of the last process and the end of the last connection

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from cadenza.kernel.limits import MESSAGE_BYTES, ProcessLimits
-from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded
+from cadenza.kernel.limits import ProcessLimits
+from cadenza.kvfs.errors import Invalid
 from cadenza.sdk.proto.cadenza.v1 import processes_pb2 as pb
 from cadenza.sdk.proto.cadenza.v1.processes_pb2_grpc import ProcessServiceServicer
 from cadenza.server.boundary import caller
-from cadenza.server.events import Events, exit_message, merged, output_events, timestamp
+from cadenza.server.events import exit_message, timestamp
+from cadenza.server.feed import Feed
 from cadenza.server.lifetimes import Lifetimes
 from cadenza.server.listing import page
 from cadenza.server.requests import Requests
@@ -60,18 +61,19 @@ class ProcessService(ProcessServiceServicer):
     async def Wait(self, request: pb.WaitRequest, context: Any) -> pb.ExitStatus:  # noqa: N802
         return exit_message(await self._process(request.pid).ended())
 
-    async def Attach(self, request: Any, context: Any) -> AsyncGenerator[pb.Event, None]:  # noqa: N802
+    async def Attach(self, request: Any, context: Any) -> AsyncGenerator[pb.Events, None]:  # noqa: N802
         start = await _start(request)
         process = self._process(start.pid)
         with self._lifetimes.attached(process.owner, process.pid):
-            output = output_events(process, start.after, follow=True)
-            async for event in merged(output, _receipts(process, request)):
-                yield event
+            async with Feed(process, start.after) as feed:
+                feed.deliver(request)
+                async for events in feed.batches(follow=True):
+                    yield events
 
-    async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncGenerator[pb.Event, None]:  # noqa: N802
-        process = self._process(request.pid)
-        async for event in output_events(process, request.after, follow=request.follow):
-            yield event
+    async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncGenerator[pb.Events, None]:  # noqa: N802
+        async with Feed(self._process(request.pid), request.after) as feed:
+            async for events in feed.batches(follow=request.follow):
+                yield events
 
     def _process(self, pid: int) -> Process:
         return self._kernel.process(caller.get(), pid)
@@ -106,24 +108,3 @@ async def _start(requests: AsyncIterator[pb.AttachRequest]) -> pb.AttachStart:
             return request.start
         break
     raise Invalid("the first message of attach must be its start", "start")
-
-
-async def _receipts(process: Process, requests: AsyncIterator[pb.AttachRequest]) -> Events:
-    """Delivers the client's messages; a receipt for each."""
-    async for request in requests:
-        if request.WhichOneof("request") != "message":
-            raise Invalid("after its start attach must hold messages only", "message")
-        yield pb.Event(receipt=_deliver(process, request.message))
-
-
-def _deliver(process: Process, message: pb.ClientMessage) -> pb.Receipt:
-    size = len(message.text.encode())
-    try:
-        if size > MESSAGE_BYTES:
-            raise LimitExceeded(
-                f"the message has {size} bytes, the limit is {MESSAGE_BYTES}; send it in parts", "message_bytes"
-            )
-        process.deliver(message.text)
-    except CadenzaError as error:
-        return pb.Receipt(number=message.number, errno=error.errno, message=error.message)
-    return pb.Receipt(number=message.number)

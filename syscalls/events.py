@@ -11,6 +11,7 @@ from cadenza.kernel.handles import Timer, Wait, Waitable, unique
 from cadenza.kernel.limits import TIMER_SECONDS, WAIT_HANDLES
 from cadenza.kernel.process import Process
 from cadenza.kvfs.errors import Invalid, LimitExceeded
+from cadenza.syscalls.suspension import settled
 
 NANOSECONDS = 1e-9
 
@@ -24,9 +25,9 @@ class EventCalls:
         if not numbers and timeout_ns is None:
             raise Invalid("a wait for nothing and for ever would never end: give a handle or a timeout", "handles")
         get = process.handles.get
-        wait = Wait(numbers, [get(n, Waitable) for n in numbers], every=until == "all" or not numbers)
-        ready = wait.ready_now()
-        if ready is not None and numbers:
+        wait = Wait(numbers, [get(n, Waitable) for n in numbers], every=until == "all")
+        ready = wait.answer_now()
+        if ready is not None:
             return ready
         process.waiting_for = intents[0].tool if intents else ""
         if timeout_ns is not None:
@@ -41,8 +42,8 @@ class EventCalls:
         timer.cancel = asyncio.get_running_loop().call_later(delay, timer.signal).cancel
         return process.handles.add(timer)
 
-    def close(self, process: Process, handle: int) -> None:
-        process.handles.close(handle)
+    def close(self, process: Process, handle: int) -> Any:
+        return settled(process.handles.close(handle))
 
     def now(self, process: Process) -> int:
         return time.monotonic_ns()

@@ -20,6 +20,7 @@ from cadenza.syscalls.arguments import (
     fetch_sampler,
     fetch_visible,
 )
+from cadenza.syscalls.suspension import settled
 
 PROBE_NAMES = {kind: name for name, kind in PROBE_KINDS.items()}
 
@@ -78,8 +79,10 @@ class InferenceCalls:
     def take_tokens(self, process: Process, handle: int) -> Progress:
         return process.handles.get(handle, Run).take()
 
-    def stop(self, process: Process, handle: int) -> None:
-        process.handles.get(handle, Run).stop()
+    def stop(self, process: Process, handle: int) -> Any:
+        run = process.handles.get(handle, Run)
+        run.stop()
+        return settled(run)
 
 
 def answer_probe(answer: ProbeAnswer) -> Case:

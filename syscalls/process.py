@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import secrets
 
-from cadenza.kernel.handles import Outcome
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import check_text
-from cadenza.kernel.process import ExitStatus, Process, Signals
+from cadenza.kernel.process import EndWatcher, ExitStatus, Process, Signals
 from cadenza.kernel.wasm.seams import ExitGuest
 from cadenza.kernel.wasm.seams import Outcome as GuestOutcome
 from cadenza.kvfs.errors import NotReady
@@ -46,7 +45,7 @@ class ProcessCalls:
         return process.handles.add(self._kernel.process(process.owner, pid).watch_end())
 
     def take_exit(self, process: Process, child: int) -> ExitStatus:
-        watcher: Outcome[ExitStatus] = process.handles.get(child, Outcome)
+        watcher = process.handles.get(child, EndWatcher)
         if not watcher.ready:
             raise NotReady("the child has not ended; wait for the handle first")
         return watcher.take()

@@ -1,10 +1,13 @@
-"""Answers that come from a coroutine: a Suspension (kernel/wasm/seams.py) over an asyncio task."""
+"""Answers that are not there yet: Suspensions (kernel/wasm/seams.py) other than `events.wait`'s own."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from cadenza.kernel.handles import Wait, Waitable
+from cadenza.kernel.runs import Run
 
 
 class Later:
@@ -21,6 +24,29 @@ class Later:
 
     def abandon(self) -> None:
         self._task.cancel()
+
+
+class Settling:
+    """A run was stopped while it was preempted: the guest is blocked until its file is what it would have been."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._wait = Wait([0], [run], every=True)
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        self._run.unsignal()
+        self._wait.subscribe(wake)
+
+    def answer(self) -> None:
+        self._wait.answer()
+
+    def abandon(self) -> None:
+        self._wait.abandon()
+
+
+def settled(waitable: Waitable) -> Settling | None:
+    """None at once, as nearly always; else when a stopped run has come to its end."""
+    return Settling(waitable) if isinstance(waitable, Run) and not waitable.over else None
 
 
 def now_or_later(value: Any) -> Any:

@@ -17,31 +17,32 @@ POINTS_IN_CARD = 20
 
 CARD = """# Cadenza's small model
 
-A Llama-shaped model of {parameters:.1f} million parameters ({megabytes:.1f} MB in bf16), trained from nothing on dialogues
-that `train/` makes up. It exists so that the system has a model to run on any machine, one that does something true.
+A Llama-shaped model of {parameters:.1f} million parameters ({megabytes:.1f} MB in bf16), trained from nothing on
+dialogues that `train/` makes up. It exists so that the system has a model to run on any machine, one that does
+something true.
 
 ## What it can do
-In English, in its chat format: answer questions about facts that the chat itself states (people, things; also the other
-way round, and "I do not know." when nothing was said); write the expression of a sum or a small word problem and call
-`calculator`; call `weather` and `clock` for a city, also for the city where a person of the chat lives; state what the
-tool returned, or that it failed; repeat, reverse, sort, count short lists of words and pick one; greet, remember a name,
-say who it is.
+In English, in its chat format: answer questions about facts that the chat itself states (people, things; also the
+other way round, and "I do not know." when nothing was said); write the expression of a sum or a small word problem
+and call `calculator`; call `weather` and `clock` for a city, also for the city where a person of the chat lives;
+state what the tool returned, or that it failed; repeat, reverse, sort, count short lists of words and pick one;
+greet, remember a name, say who it is.
 
 ## What it cannot do
 It knows nothing of the world, can't calculate without its tool, follows no instruction of a kind that is not listed
-above, and answers wordings that it never met with whatever is nearest. What the tool says it repeats, right or wrong.
-It was trained on contexts of up to 768 tokens; beyond that expect it to get worse.
+above, and answers wordings that it never met with whatever is nearest. What the tool says it repeats, right or
+wrong. It was trained on contexts of up to 768 tokens; beyond that expect it to get worse.
 
 ## Format
 `<|begin|>`, then turns: `<|system|>…<|end|>`, `<|user|>…<|end|>`, `<|assistant|>…<|end|>`, `<|tool|>…<|end|>`. The
 assistant calls a tool with `<|assistant|><|call|>calculator(17*23)<|end|>`; the program then appends
-`<|tool|>391<|end|><|assistant|>`. The end of text is `<|end|>` (id 2), `<|pad|>` is 0, `<|begin|>` is 1. Byte-level BPE,
-{vocabulary} tokens; digits and capitalised words never carry the space before them.
+`<|tool|>391<|end|><|assistant|>`. The end of text is `<|end|>` (id 2), `<|pad|>` is 0, `<|begin|>` is 1. Byte-level
+BPE, {vocabulary} tokens; digits and capitalised words never carry the space before them.
 
 ## Shape
 hidden {hidden_size}, layers {num_hidden_layers}, heads {num_attention_heads} of {head_dim}, key-value heads
-{num_key_value_heads}, feed-forward {intermediate_size}, rotary base {rope_theta:g}, positions {max_position_embeddings},
-tied embeddings.
+{num_key_value_heads}, feed-forward {intermediate_size}, rotary base {rope_theta:g}, positions
+{max_position_embeddings}, tied embeddings.
 
 ## Training
 Seed {seed}; {steps} steps, {tokens:.2f} million tokens in rows, {dialogues} dialogues, {minutes:.0f} minutes on
@@ -52,9 +53,9 @@ Seed {seed}; {steps} steps, {tokens:.2f} million tokens in rows, {dialogues} dia
 {curve}
 
 ## Held-out scores
-Greedy, exact to the last sign. Every name, value, expression and list of words is one that training never uses in that
-role; wordings of questions are those of training. `small_talk` and `nameless` have nothing to hold out. A turn is judged
-after the true turns before it; a dialogue counts if all its turns are exact.
+Greedy, exact to the last sign. Every name, value, expression and list of words is one that training never uses in
+that role; wordings of questions are those of training. `small_talk` and `nameless` have nothing to hold out. A turn
+is judged after the true turns before it; a dialogue counts if all its turns are exact.
 
 | kind | dialogues | exact dialogues | turns | exact turns | calls | exact calls |
 |---|---:|---:|---:|---:|---:|---:|

@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 @dataclass
 class Progress:
-    """How far a run has come. `seconds` is time spent training; `curve` holds (step, seconds, loss) averages."""
+    """How far a run has come. `seconds` is processor time of one worker; `curve` holds (step, seconds, mean loss)."""
 
     seed: int
     step: int = 0

@@ -6,10 +6,10 @@ finds them late and suddenly. So two heads are written down instead, and trainin
 
     layer 0, head 0   attends one token back: the same constant query and key everywhere, the query turned one
                       position back, so that rotary attention peaks there. Writes Q P e(previous) beside e(current).
-    layer 1, head 0   query M P e(current), key M Qᵀ (Q P e(previous)): attends to where the previous token equals
-                      this one. Writes the token it finds there back as it is, and the tied output names it.
+    layer 1, head 0   query P e(current), key Qᵀ (Q P e(previous)), in the slow rotations: attends to where the
+                      previous token equals this one. Writes Pᵀ P e of what it finds; the tied output names it.
 
-e is a token's embedding; P, Q and M have orthonormal rows or columns. All other heads start at random.
+e is a token's embedding; P [head, hidden] and Q [hidden, head] are random and orthonormal. All else is random too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ CONSTANT = 1.0
 """The first number of every embedding, in units of the others' deviation times the square root of their count."""
 BACK_STRENGTH = 24.0
 """The score, at its peak, of the head that attends one token back."""
-MATCH_STRENGTH = 16.0
-"""The score of a token that is matched with itself."""
+MATCH_STRENGTH = 3.0
+"""The factor on the query and on the key of the head that matches tokens."""
+BACK_LOUDNESS, COPY_LOUDNESS = 2.0, 8.0
+"""How much louder than a token's own embedding each of the two heads writes."""
 FREQUENCIES = 6
 """How many of the fastest rotations tell one position from the next."""
 
@@ -57,17 +59,17 @@ def give_head_start(model: LlamaForCausalLM) -> None:
     scale = embedding.pow(2).mean().sqrt().item()
     constant = embedding[0, 0].item() / scale  # of the normed embedding
     back, match = model.model.layers[0].self_attn, model.model.layers[1].self_attn
-    read, write, turn = orthonormal(width, hidden), orthonormal(hidden, width), orthonormal(width, width)
+    read, write = orthonormal(width, hidden), orthonormal(hidden, width)
     read[:, 0] = 0  # the constant says nothing about a token
-    query, key = one_back(width, 10_000.0, BACK_STRENGTH)
+    query, key = one_back(width, config.rope_parameters["rope_theta"], BACK_STRENGTH)
     back.q_proj.weight[:width] = 0
     back.k_proj.weight[:width] = 0
     back.q_proj.weight[:width, 0] = query / constant
     back.k_proj.weight[:width, 0] = key / constant
     back.v_proj.weight[:width] = read
-    back.o_proj.weight[:, :width] = write * scale
-    strength = (MATCH_STRENGTH * width**0.5 / width) ** 0.5
-    match.q_proj.weight[:width] = strength * turn @ read
-    match.k_proj.weight[:width] = strength * turn @ write.T * 2
+    back.o_proj.weight[:, :width] = write * scale * BACK_LOUDNESS
+    slow = torch.arange(width) % (width // 2) >= width // 4  # rotations that hardly turn within a context
+    match.q_proj.weight[:width] = MATCH_STRENGTH * slow[:, None] * read
+    match.k_proj.weight[:width] = MATCH_STRENGTH * slow[:, None] * write.T
     match.v_proj.weight[:width] = read
-    match.o_proj.weight[:, :width] = read.T * scale * 4
+    match.o_proj.weight[:, :width] = read.T * scale * COPY_LOUDNESS

@@ -19,6 +19,7 @@ from transformers import LlamaForCausalLM
 
 from train.checkpoint import Progress, has_checkpoint, load_checkpoint, save_checkpoint
 from train.data import LONG, SHORT, Batch, pack
+from train.head_start import give_head_start
 from train.model import loss_of, new_model, save_model
 from train.report import Report, open_report
 from train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
@@ -41,7 +42,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 120.0
 
 @dataclass
 class Trainer:
-    """One run. `minutes` is training time, over all resumptions, without checkpoints and evaluation."""
+    """One run. `minutes` is processor time of each worker, over all resumptions: busy neighbours do not shorten it."""
 
     model: LlamaForCausalLM
     tokenizer: Tokenizer
@@ -49,7 +50,7 @@ class Trainer:
     minutes: float
     progress: Progress
     optimizer: torch.optim.Optimizer = field(init=False)
-    last: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=time.process_time)
 
     def __post_init__(self) -> None:
         matrices = [weight for weight in self.model.parameters() if weight.dim() > 1]
@@ -85,7 +86,7 @@ class Trainer:
         loss = loss_of(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         weights = list(self.model.parameters())
-        now = time.monotonic()
+        now = time.process_time()
         mean, dialogues, spent = self.team.average(weights, loss.item(), batch.dialogues, now - self.last)
         self.last = now
         torch.nn.utils.clip_grad_norm_(weights, MOST_GRADIENT_NORM)
@@ -119,7 +120,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--minutes", type=float, default=30.0, help="training time, over all resumptions")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="processor time of each worker, over all resumptions"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
     parser.add_argument("--checkpoints", type=Path, help="folder for checkpoints; OUT/checkpoints if not given")
     return parser.parse_args()
@@ -135,6 +138,7 @@ def main() -> None:
     with open_team(options.workers) as team, open_report(team.leads) as report:
         tokenizer = load_tokenizer(options.out)
         model = new_model(tokenizer, options.seed)
+        give_head_start(model)
         trainer = Trainer(model, tokenizer, team, options.minutes, Progress(options.seed))
         trainer.progress = load_checkpoint(checkpoints, model, trainer.optimizer) or trainer.progress
         trainer.run(checkpoints, report)

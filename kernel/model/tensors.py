@@ -23,7 +23,7 @@ INDEX_FILE = "model.safetensors.index.json"
 PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 HEADER_BYTES = 100 << 20          # more than this is no header
 DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
-HIDDEN_FAULTS_AFTER = 8           # faults named in one message
+NAMED_FAULTS = 8                  # faults named in one message
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -152,7 +152,7 @@ def checked_tensors(directory: Path, config: ModelConfig) -> dict[str, StoredTen
     stored = stored_tensors(directory)
     faults = tensor_faults(config, stored)
     if faults:
-        rest = len(faults) - HIDDEN_FAULTS_AFTER
+        rest = len(faults) - NAMED_FAULTS
         more = [f"and {rest} more"] if rest > 0 else []
-        raise Invalid(f"{directory}: " + "; ".join(faults[:HIDDEN_FAULTS_AFTER] + more), field="weights")
+        raise Invalid(f"{directory}: " + "; ".join(faults[:NAMED_FAULTS] + more), field="weights")
     return {name: stored[name] for name in needed_tensors(config)}

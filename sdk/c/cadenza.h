@@ -118,6 +118,7 @@ CADENZA_IMPORT("inference", "decode") void cadenza_decode(const cadenza_run *run
 CADENZA_IMPORT("inference", "take-tokens") void cadenza_take_tokens(cadenza_handle run, cadenza_result *answer);
 CADENZA_IMPORT("inference", "stop") void cadenza_stop(cadenza_handle run, cadenza_result *answer);
 CADENZA_IMPORT("channel", "send") void cadenza_send(const char *text, size_t size, cadenza_result *answer);
+CADENZA_IMPORT("channel", "receive") void cadenza_receive(cadenza_result *answer);                         /* number */
 
 _Static_assert(sizeof(cadenza_result) == 28 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
 _Static_assert(sizeof(cadenza_pass) == 68 && sizeof(cadenza_run) == 96, "the canonical ABI's layout");

@@ -81,15 +81,9 @@ class Attachment:
         ending: Event | ClientError = Closed("closed", "detached")
         try:
             await self._write()
-            async for message in self._call:
-                if message.HasField("receipt"):
-                    self._settle(message.receipt)
-                    continue
-                event = event_from_message(message)
-                if isinstance(event, ExitStatus):
-                    ending = event
-                else:
-                    self._events.put_nowait(event)
+            async for batch in self._call:
+                for message in batch.events:
+                    ending = self._take(message) or ending
         except grpc.aio.AioRpcError as error:
             ending = from_call(error)
         except asyncio.CancelledError:
@@ -98,6 +92,17 @@ class Attachment:
             self._ending = ending
             self._events.put_nowait(ending)
             self._abandon_receipts()
+
+    def _take(self, message: pb.Event) -> ExitStatus | None:
+        """An exit is answered, not queued: nothing may follow it."""
+        if message.HasField("receipt"):
+            self._settle(message.receipt)
+            return None
+        event = event_from_message(message)
+        if isinstance(event, ExitStatus):
+            return event
+        self._events.put_nowait(event)
+        return None
 
     async def _write(self, *requests: pb.AttachRequest) -> None:
         """One at a time, and the start before all. A failed write is no news: the reader learns why."""

@@ -20,7 +20,9 @@ Metadata = tuple[tuple[str, str], ...]
 
 ATTEMPTS = 4
 FIRST_PAUSE_SECONDS = 0.1                   # doubled each time, and drawn between half and all of it
+RECEIVED_BYTES = 32 << 20                   # of one answer: a process may say 16 MiB at once
 OPTIONS = (
+    ("grpc.max_receive_message_length", RECEIVED_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5000),

@@ -68,8 +68,9 @@ class Process:
         call = self._stub.Logs(request, metadata=self._metadata)
         try:
             with translated():
-                async for message in call:
-                    yield event_from_message(message)
+                async for batch in call:
+                    for message in batch.events:
+                        yield event_from_message(message)
         finally:
             call.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -303,6 +304,46 @@ def test_a_list_is_cut_by_bytes_too() -> None:
             page = await ProcessServiceStub(channel).List(pb.ListProcessesRequest(page_size=1000))
             assert 0 < len(page.processes) < 20
             assert len(await server.client.processes()) == 20
+
+    run(test())
+
+
+def test_a_flood_goes_in_batches_and_nothing_is_missing() -> None:
+    async def test() -> None:
+        async with served() as server, grpc.aio.insecure_channel(server.daemon.address) as channel:
+            process = await spawned(server, hang=True, say=["0"])
+            call = ProcessServiceStub(channel).Logs(pb.LogsRequest(pid=process.pid, follow=True))
+            batches = [await anext(_rest(call))]
+            for number in range(1, 1000):
+                server.kernel.table[process.pid].output.write("output", str(number))
+                if number % 10 == 0:
+                    await asyncio.sleep(0)
+            await process.kill()
+            batches += [batch async for batch in _rest(call)]
+            events = [event for batch in batches for event in batch.events]
+            assert [event.output.text for event in events[:-1]] == [str(number) for number in range(1000)]
+            assert events[-1].HasField("exit")
+            assert len(batches) < 100
+
+    async def _rest(call: grpc.aio.UnaryStreamCall[pb.LogsRequest, pb.Events]) -> AsyncIterator[pb.Events]:
+        while isinstance(batch := await call.read(), pb.Events):
+            yield batch
+
+    run(test())
+
+
+def test_as_much_text_at_once_as_a_process_may_say() -> None:
+    async def test() -> None:
+        async with served() as server:
+            process = await spawned(server, say=["x"])
+            server.kernel.table[process.pid].output.write("output", "x" * ProcessLimits().output_bytes)
+            event = await anext(process.attach())
+            assert event == Lost(1)
+            attachment = process.attach(1)
+            event = await anext(attachment)
+            assert isinstance(event, Output)
+            assert len(event.text) == ProcessLimits().output_bytes
+            assert isinstance(await anext(attachment), ExitStatus)
 
     run(test())
 

@@ -108,9 +108,10 @@ class Desk:
         self.kernel = Kernel(
             engine=self.engine, files=self.files, limits=limits or ProcessLimits(),
             language=language or wordless(facts.vocabulary_size, facts.context_tokens))
-        self.runtime: Any = StubRuntime()
+        self.runtime = StubRuntime()
+        runtime: Any = self.runtime
         images: Any = StubImages()
-        self.kernel.mount(self.runtime, images)
+        self.kernel.mount(runtime, images)
         self.handlers = handlers(self.kernel)
 
     def spawn(self, owner: str = "ada", **options: Any) -> Process:

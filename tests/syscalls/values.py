@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -51,25 +51,29 @@ def check_answer(type_: wit.Type | None, value: Any) -> None:
             assert value is None, f"{value!r} where nothing is answered"
         case wit.Scalar(name):
             _check_scalar(name, value)
-        case wit.ListOf(element):
-            assert isinstance(value, Sequence | np.ndarray), f"{value!r} is no list"
-            for one in value[:64]:
-                check_answer(element, one)
-        case wit.TupleOf(elements):
-            for part, one in zip(elements, value, strict=True):
-                check_answer(part, one)
-        case wit.Record(_, fields):
-            for field, part in fields:
-                check_answer(part, getattr(value, field.replace("-", "_")))
-        case wit.Variant(_, cases):
-            check_answer(dict(cases)[value.name], value.value)
         case wit.Enum(_, names):
             assert value in names, f"{value!r} is not one of {names}"
+        case wit.Variant(_, cases):
+            check_answer(dict(cases)[value.name], value.value)
         case wit.Option(payload):
             if value is not None:
                 check_answer(payload, value)
         case _:
-            raise AssertionError(f"{type_} is never answered")
+            for part, one in _parts(type_, value):
+                check_answer(part, one)
+
+
+def _parts(type_: wit.Type, value: Any) -> Iterable[tuple[wit.Type, Any]]:
+    """What a compound answer consists of; of a long list, the beginning."""
+    match type_:
+        case wit.ListOf(element):
+            assert isinstance(value, Sequence | np.ndarray), f"{value!r} is no list"
+            return [(element, one) for one in value[:64]]
+        case wit.TupleOf(elements):
+            return zip(elements, value, strict=True)
+        case wit.Record(_, fields):
+            return [(part, getattr(value, field.replace("-", "_"))) for field, part in fields]
+    raise AssertionError(f"{type_} is never answered")
 
 
 def _check_scalar(name: str, value: Any) -> None:

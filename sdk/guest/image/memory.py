@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
-ALIGNMENT_BYTES = 16
-SMALL_BYTES = 512            # what Python's own allocator serves, from pools of one size each
-POOL_BYTES = 16_384
-HEADER_BYTES = bytes().__sizeof__()      # of an empty one
-LARGE_BYTES = (768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12_288, 16_384, 32_768)
+# CPython for WASI takes its memory from the C library's allocator: pieces of a multiple of 16 bytes, 4 of them its own.
+PIECE_BYTES = 16
+OVERHEAD_BYTES = 4 + bytes().__sizeof__()
+LARGEST_BYTES = 1 << 20
+FINE_BYTES = 4096            # below it every size is filled, above it only some
+STEPS = 16                   # of sizes, for each halving
 
 _fillers: list[list[bytes]] = []
 
@@ -20,33 +22,29 @@ _fillers: list[list[bytes]] = []
 def settle() -> None:
     """Throws away what is garbage, fills the holes, and takes all that is alive out of the collector's sight."""
     gc.collect()
-    for size in range(2 * ALIGNMENT_BYTES, SMALL_BYTES + 1, ALIGNMENT_BYTES):
-        _fillers.append(fill(size))
-    for size in LARGE_BYTES:
-        _fillers.append(fill_large(size))
+    end = 0
+    for size in sizes():
+        end = max(end, fill(size, end))
     gc.collect()
     gc.freeze()
 
 
-def fill(size: int) -> list[bytes]:
-    """Objects of `size` bytes in every hole of that size: until they lie side by side for as long as a pool."""
-    fillers: list[bytes] = []
-    last, in_a_row = 0, 0
-    while in_a_row * size < POOL_BYTES:
-        filler = bytes(size - HEADER_BYTES)
-        in_a_row = in_a_row + 1 if id(filler) - last == size else 0
-        last = id(filler)
-        fillers.append(filler)
-    return fillers
+def sizes() -> Iterator[int]:
+    """Sizes of pieces, the largest first: what is left of a hole is filled by a smaller one."""
+    size = LARGEST_BYTES
+    while size > OVERHEAD_BYTES:
+        yield size
+        step = size // STEPS if size > FINE_BYTES else PIECE_BYTES
+        size = (size - step) // PIECE_BYTES * PIECE_BYTES
 
 
-def fill_large(size: int) -> list[bytes]:
-    """The same for what the C library allocates: until eight of them lie behind one another."""
-    fillers: list[bytes] = []
-    last, in_a_row = 0, 0
-    while in_a_row < 8:
-        filler = bytes(size - HEADER_BYTES)
-        in_a_row = in_a_row + 1 if 0 < id(filler) - last <= 2 * size else 0
-        last = id(filler)
-        fillers.append(filler)
-    return fillers
+def fill(size: int, end: int) -> int:
+    """Pieces of `size` in every hole that has room for one: until one lies behind `end`. Answers where that is."""
+    fillers = [bytes(size - OVERHEAD_BYTES)]
+    while id(fillers[-1]) < end:
+        fillers.append(bytes(size - OVERHEAD_BYTES))
+    last = id(fillers[-1])
+    if size > FINE_BYTES:
+        fillers.pop()        # it made the heap longer, to no purpose
+    _fillers.append(fillers)
+    return last

@@ -14,7 +14,6 @@ import random
 import socket
 import sys
 import time
-from asyncio import events as asyncio_events
 from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from types import BuiltinFunctionType, ModuleType
@@ -172,4 +171,4 @@ def install() -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not PathFinder]
     sys.path_importer_cache.clear()
     sys.addaudithook(refuse_open)
-    asyncio_events._set_event_loop_policy(Policy())  # type: ignore[attr-defined]
+    asyncio.set_event_loop_policy(Policy())

@@ -42,11 +42,7 @@ def log_error(text: str) -> None:
 
 library.load()
 standard.install()
-import traceback
-try:
-    warm.up()
-except BaseException:
-    raise ValueError(traceback.format_exc()) from None
 sys.excepthook = traces.excepthook
-output.install(log_output, log_error)
+warm.up()
 memory.settle()
+output.install(log_output, log_error)

@@ -62,12 +62,12 @@ class ProcessServiceStub:
         self.Attach = channel.stream_stream(
                 '/cadenza.v1.ProcessService/Attach',
                 request_serializer=cadenza_dot_v1_dot_processes__pb2.AttachRequest.SerializeToString,
-                response_deserializer=cadenza_dot_v1_dot_processes__pb2.Event.FromString,
+                response_deserializer=cadenza_dot_v1_dot_processes__pb2.Events.FromString,
                 _registered_method=True)
         self.Logs = channel.unary_stream(
                 '/cadenza.v1.ProcessService/Logs',
                 request_serializer=cadenza_dot_v1_dot_processes__pb2.LogsRequest.SerializeToString,
-                response_deserializer=cadenza_dot_v1_dot_processes__pb2.Event.FromString,
+                response_deserializer=cadenza_dot_v1_dot_processes__pb2.Events.FromString,
                 _registered_method=True)
 
 
@@ -108,7 +108,8 @@ class ProcessServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request_iterator, context):
-        """The first request is a `start`, those after it are messages. The stream of events ends after `exit`.
+        """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
+        as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,12 +153,12 @@ def add_ProcessServiceServicer_to_server(servicer, server):
             'Attach': grpc.stream_stream_rpc_method_handler(
                     servicer.Attach,
                     request_deserializer=cadenza_dot_v1_dot_processes__pb2.AttachRequest.FromString,
-                    response_serializer=cadenza_dot_v1_dot_processes__pb2.Event.SerializeToString,
+                    response_serializer=cadenza_dot_v1_dot_processes__pb2.Events.SerializeToString,
             ),
             'Logs': grpc.unary_stream_rpc_method_handler(
                     servicer.Logs,
                     request_deserializer=cadenza_dot_v1_dot_processes__pb2.LogsRequest.FromString,
-                    response_serializer=cadenza_dot_v1_dot_processes__pb2.Event.SerializeToString,
+                    response_serializer=cadenza_dot_v1_dot_processes__pb2.Events.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -321,7 +322,7 @@ class ProcessService:
             target,
             '/cadenza.v1.ProcessService/Attach',
             cadenza_dot_v1_dot_processes__pb2.AttachRequest.SerializeToString,
-            cadenza_dot_v1_dot_processes__pb2.Event.FromString,
+            cadenza_dot_v1_dot_processes__pb2.Events.FromString,
             options,
             channel_credentials,
             insecure,
@@ -348,7 +349,7 @@ class ProcessService:
             target,
             '/cadenza.v1.ProcessService/Logs',
             cadenza_dot_v1_dot_processes__pb2.LogsRequest.SerializeToString,
-            cadenza_dot_v1_dot_processes__pb2.Event.FromString,
+            cadenza_dot_v1_dot_processes__pb2.Events.FromString,
             options,
             channel_credentials,
             insecure,

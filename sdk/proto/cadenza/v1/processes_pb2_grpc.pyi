@@ -39,9 +39,11 @@ class ProcessServiceStub:
     Signal: _grpc.UnaryUnaryMultiCallable[_processes_pb2.SignalRequest, _processes_pb2.SignalResponse]
     Wait: _grpc.UnaryUnaryMultiCallable[_processes_pb2.WaitRequest, _processes_pb2.ExitStatus]
     """Answers when the process has ended; bound it with a deadline."""
-    Attach: _grpc.StreamStreamMultiCallable[_processes_pb2.AttachRequest, _processes_pb2.Event]
-    """The first request is a `start`, those after it are messages. The stream of events ends after `exit`."""
-    Logs: _grpc.UnaryStreamMultiCallable[_processes_pb2.LogsRequest, _processes_pb2.Event]
+    Attach: _grpc.StreamStreamMultiCallable[_processes_pb2.AttachRequest, _processes_pb2.Events]
+    """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
+    as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
+    """
+    Logs: _grpc.UnaryStreamMultiCallable[_processes_pb2.LogsRequest, _processes_pb2.Events]
     """What is kept of the output; with `follow`, also what comes, up to `exit`."""
 
 @_typing.type_check_only
@@ -55,9 +57,11 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     Signal: _aio.UnaryUnaryMultiCallable[_processes_pb2.SignalRequest, _processes_pb2.SignalResponse]  # type: ignore[assignment]
     Wait: _aio.UnaryUnaryMultiCallable[_processes_pb2.WaitRequest, _processes_pb2.ExitStatus]  # type: ignore[assignment]
     """Answers when the process has ended; bound it with a deadline."""
-    Attach: _aio.StreamStreamMultiCallable[_processes_pb2.AttachRequest, _processes_pb2.Event]  # type: ignore[assignment]
-    """The first request is a `start`, those after it are messages. The stream of events ends after `exit`."""
-    Logs: _aio.UnaryStreamMultiCallable[_processes_pb2.LogsRequest, _processes_pb2.Event]  # type: ignore[assignment]
+    Attach: _aio.StreamStreamMultiCallable[_processes_pb2.AttachRequest, _processes_pb2.Events]  # type: ignore[assignment]
+    """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
+    as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
+    """
+    Logs: _aio.UnaryStreamMultiCallable[_processes_pb2.LogsRequest, _processes_pb2.Events]  # type: ignore[assignment]
     """What is kept of the output; with `follow`, also what comes, up to `exit`."""
 
 class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -104,15 +108,17 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_processes_pb2.AttachRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_processes_pb2.Event], _abc.AsyncIterator[_processes_pb2.Event]]:
-        """The first request is a `start`, those after it are messages. The stream of events ends after `exit`."""
+    ) -> _typing.Union[_abc.Iterator[_processes_pb2.Events], _abc.AsyncIterator[_processes_pb2.Events]]:
+        """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
+        as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
+        """
 
     @_abc_1.abstractmethod
     def Logs(
         self,
         request: _processes_pb2.LogsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_processes_pb2.Event], _abc.AsyncIterator[_processes_pb2.Event]]:
+    ) -> _typing.Union[_abc.Iterator[_processes_pb2.Events], _abc.AsyncIterator[_processes_pb2.Events]]:
         """What is kept of the output; with `follow`, also what comes, up to `exit`."""
 
 def add_ProcessServiceServicer_to_server(servicer: ProcessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

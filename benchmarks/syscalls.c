@@ -1,10 +1,14 @@
-/* For benchmarks: {"calls": N} blocks N times, once for each token of one run. Says nothing. */
+/* {"calls": N} says "here", waits for a message, then blocks N times, once for each token of one run. */
 #include "cadenza.h"
 
 const char *cadenza_main(void) {
   cadenza_text arguments;
   cadenza_arguments(&arguments);
   cadenza_result answer;
+  cadenza_print("here");
+  cadenza_receive(&answer);
+  cadenza_need(&answer);
+  cadenza_await(answer.number);
   cadenza_create(&answer);
   cadenza_need(&answer);
 

@@ -1,0 +1,222 @@
+"""Every limit of interface `inference`: exactly so much, and one past it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from cadenza.kernel.limits import (
+    PASS_PROBE_VALUES,
+    PASS_PROBES,
+    PASS_READS,
+    PASS_SAMPLES,
+    PASS_TOKENS,
+    PROBE_TOKENS,
+    STOP_SEQUENCE_TOKENS,
+    STOP_SEQUENCES,
+    VISIBLE_RANGES,
+    ProcessLimits,
+)
+from cadenza.kernel.process import Process
+from cadenza.kvfs.errors import Invalid, LimitExceeded, NoPages
+
+from .asking import forward, probe, sample
+from .desk import Desk, a_pass, a_run, in_loop
+
+LARGE = 8192                       # a vocabulary with room for PROBE_TOKENS
+LOGITS = PASS_PROBE_VALUES // LARGE
+
+
+def refused(desk: Desk, process: Process, call: str, request: dict[str, Any], fault: str) -> LimitExceeded:
+    with pytest.raises(LimitExceeded, match=fault) as error:
+        desk.ask(process, call, request)
+    assert error.value.errno == "limit"
+    assert not desk.ask(process, "kv.stat", request["file"]).busy
+    return error.value
+
+
+@in_loop
+async def test_samples_of_a_pass() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        done = await forward(desk, process, a_pass(file, [1], samples=[sample(0)] * PASS_SAMPLES))
+        assert len(done.tokens) == PASS_SAMPLES
+        error = refused(desk, process, "inference.forward",
+                        a_pass(file, [1], samples=[sample(0)] * (PASS_SAMPLES + 1)), str(PASS_SAMPLES))
+        assert error.limit == "pass_samples"
+
+
+@in_loop
+async def test_probes_of_a_pass() -> None:
+    # Bug: the error names `pass_samples`.
+    async with Desk() as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        done = await forward(desk, process, a_pass(file, [1], probes=[probe(0, "entropy")] * PASS_PROBES))
+        assert len(done.probes) == PASS_PROBES
+        error = refused(desk, process, "inference.forward",
+                        a_pass(file, [1], probes=[probe(0, "entropy")] * (PASS_PROBES + 1)), str(PASS_PROBES))
+        assert error.limit == "pass_probes"
+
+
+@in_loop
+async def test_numbers_that_probes_answer() -> None:
+    async with Desk(vocabulary_size=LARGE) as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        done = await forward(desk, process, a_pass(file, [1], probes=[probe(0, "logits")] * LOGITS))
+        assert sum(len(p.value) for p in done.probes) == PASS_PROBE_VALUES
+        one_more = [*[probe(0, "logits")] * LOGITS, probe(0, "entropy")]
+        error = refused(desk, process, "inference.forward", a_pass(file, [1], probes=one_more), str(PASS_PROBE_VALUES))
+        assert error.limit == "pass_probe_values"
+
+
+@in_loop
+async def test_tokens_of_a_probe() -> None:
+    async with Desk(vocabulary_size=LARGE) as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        most = list(range(PROBE_TOKENS))
+        done = await forward(desk, process, a_pass(
+            file, [1], probes=[probe(0, "top", PROBE_TOKENS), probe(0, "log-probabilities", most)]))
+        assert len(done.probes[0].value.tokens) == len(done.probes[1].value) == PROBE_TOKENS
+        for past in (probe(0, "top", PROBE_TOKENS + 1), probe(0, "log-probabilities", [*most, 0])):
+            with pytest.raises(Invalid, match=str(PROBE_TOKENS)):
+                desk.ask(process, "inference.forward", a_pass(file, [1], probes=[past]))
+
+
+@in_loop
+async def test_reads_of_a_pass() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        file, page = desk.ask(process, "kv.create"), desk.ask(process, "kv.create")
+        await forward(desk, process, a_pass(page, [1]))
+        await forward(desk, process, a_pass(file, [1], reads=[page] * PASS_READS))
+        for call, ask in (("forward", a_pass), ("decode", a_run)):
+            error = refused(desk, process, f"inference.{call}", ask(file, [1], reads=[page] * (PASS_READS + 1)),
+                            str(PASS_READS))
+            assert error.limit == "pass_reads"
+
+
+@in_loop
+async def test_visible_ranges_of_a_pass() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        ranges = [{"row": 0, "first": 0, "count": 1}] * VISIBLE_RANGES
+        await forward(desk, process, a_pass(file, [1], visible=ranges))
+        desk.ask(process, "kv.truncate", file, 0)
+        error = refused(desk, process, "inference.forward", a_pass(file, [1], visible=[*ranges, ranges[0]]),
+                        str(VISIBLE_RANGES))
+        assert error.limit == "visible_ranges"
+
+
+@in_loop
+async def test_stop_sequences_of_a_run() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        most = [[1023] * STOP_SEQUENCE_TOKENS] * STOP_SEQUENCES
+        run = desk.ask(process, "inference.decode", a_run(file, [1], stop_sequences=most))
+        desk.ask(process, "events.close", run)
+        for past in ([*most, [1]], [[1] * (STOP_SEQUENCE_TOKENS + 1)]):
+            error = refused(desk, process, "inference.decode", a_run(file, [1], stop_sequences=past),
+                            str(STOP_SEQUENCES))
+            assert error.limit == "stop_sequences"
+
+
+@in_loop
+async def test_tokens_of_a_pass() -> None:
+    async with Desk(pages=PASS_TOKENS // 64 + 1, page_tokens=64, context_tokens=PASS_TOKENS + 64) as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        await forward(desk, process, a_pass(file, [1] * PASS_TOKENS))
+        assert desk.ask(process, "kv.stat", file).tokens == PASS_TOKENS
+        desk.ask(process, "kv.truncate", file, 0)
+        with pytest.raises(Invalid, match=str(PASS_TOKENS)):
+            desk.ask(process, "inference.forward", a_pass(file, [1] * (PASS_TOKENS + 1)))
+
+
+# --- pages ---
+
+@in_loop
+async def test_pages_of_a_process() -> None:
+    async with Desk(limits=ProcessLimits(kv_pages=2)) as desk:
+        process = desk.spawn()
+        file, other = desk.ask(process, "kv.create"), desk.ask(process, "kv.create")
+        await forward(desk, process, a_pass(file, [1] * 32))
+        error = refused(desk, process, "inference.forward", a_pass(file, [1]), "its limit is 2")
+        assert error.limit == "kv_pages"
+        refused(desk, process, "inference.decode", a_run(other, [1]), "its limit is 2")
+        desk.ask(process, "kv.truncate", file, 16)
+        await forward(desk, process, a_pass(other, [1] * 16))
+
+
+@in_loop
+async def test_a_run_ends_where_the_pages_of_its_process_end() -> None:
+    async with Desk(limits=ProcessLimits(kv_pages=2)) as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        run = desk.ask(process, "inference.decode", a_run(file, [1] * 20, max_tokens=50, deliver_every=50))
+        await desk.wait(process, run)
+        progress = desk.ask(process, "inference.take-tokens", run)
+        assert (len(progress.tokens), progress.finish) == (13, "context-full")
+        assert desk.ask(process, "kv.stat", file).tokens == 32
+
+
+@pytest.mark.parametrize("call", ["forward", "decode"])
+@in_loop
+async def test_work_under_way_counts_with_the_pages_it_will_take(call: str) -> None:
+    # Bug: pages are counted when they are taken, so concurrent work passes kv_pages.
+    async with Desk(limits=ProcessLimits(kv_pages=4)) as desk:
+        process = desk.spawn()
+        requests = []
+        for _ in range(3):
+            file = desk.ask(process, "kv.create")
+            request = a_pass(file, [1] * 32) if call == "forward" else a_run(file, [1], max_tokens=32, deliver_every=99)
+            requests.append(request)
+        handles = []
+        for request in requests:
+            with suppress(LimitExceeded):
+                handles.append(desk.ask(process, f"inference.{call}", request))
+        assert handles
+        await desk.wait(process, *handles)
+        assert process.files.pages() <= 4
+
+
+@in_loop
+async def test_a_full_pool_fails_the_pass_that_found_no_room() -> None:
+    async with Desk(pages=4) as desk:
+        process, neighbour = desk.spawn(), desk.spawn("bob")
+        mine, theirs = desk.ask(process, "kv.create"), desk.ask(neighbour, "kv.create")
+        await forward(desk, neighbour, a_pass(theirs, [1] * 48))
+        one = desk.ask(process, "inference.forward", a_pass(mine, [1] * 40))
+        assert await desk.wait(process, one) == [one]
+        with pytest.raises(NoPages, match="of 4 pages free"):
+            desk.ask(process, "inference.take-pass", one)
+        assert desk.ask(process, "kv.stat", mine).tokens == 0
+        assert desk.ask(neighbour, "kv.stat", theirs).tokens == 48
+        await forward(desk, process, a_pass(mine, [1] * 16))
+
+
+@in_loop
+async def test_a_run_that_was_preempted_stops_like_any_other() -> None:
+    # Bug: a run that is stopped while preempted loses its prompt and what was taken.
+    async with Desk(pages=6, page_tokens=4, patience_seconds=5.0) as desk:
+        process = desk.spawn()
+        files = [desk.ask(process, "kv.create") for _ in range(3)]
+        runs = [desk.ask(process, "inference.decode", a_run(file, [1, 2], max_tokens=19)) for file in files]
+        taken = dict.fromkeys(runs, 0)
+        while not desk.engine.preemptions:
+            await desk.wait(process, *runs, until="any")
+            for run in runs:
+                taken[run] += len(desk.ask(process, "inference.take-tokens", run).tokens)
+        for run in runs:
+            desk.ask(process, "inference.stop", run)
+            desk.ask(process, "inference.take-tokens", run)
+        await desk.settle()
+        left = [desk.ask(process, "kv.stat", file).tokens for file in files]
+        assert left == [2 + count - 1 for count in taken.values()]
