@@ -2,7 +2,8 @@
 
 A daemon in a process of its own, on the NullDevice; a client on loopback. Warm: from the client's `spawn` to the
 program's first line back, the image uploaded and run before. Cold: upload of a .py that was never seen, spawn, first
-line. Then 1,000 programs that print nothing and block in a call: until all are blocked, and the daemon's memory for each.
+line. Then 1,000 programs that print nothing and block in a call: until all are blocked, and the daemon's memory
+for each.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ async def measure(quick: bool) -> Figures:
             await first_line_ms(client, "greeter")
         warm = [await first_line_ms(client, "greeter") for _ in range(rounds)]
         cold = [await cold_ms(client, number) for number in range(rounds // 5)]
-        print(f"warm: {statistics.quantiles(warm, n=20)[-1]:.1f} ms at p95; cold: {max(cold):.1f} ms at most", flush=True)
+        print(f"warm {statistics.quantiles(warm, n=20)[-1]:.1f} ms at p95, cold {max(cold):.1f} at most", flush=True)
         seconds, mib = await start_many(client, pid, 1000)
     return {"python_spawn_p50_ms": statistics.median(warm), "python_cold_ms": statistics.median(cold),
             "start_1000_s": seconds, "rss_per_process_mib": mib}

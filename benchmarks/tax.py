@@ -142,8 +142,8 @@ async def measure(quick: bool) -> Figures:
                 ratios.append((one + two) / 2 / other)
                 steps.append((one + two) / 2 / tokens * 1e3)
             step = statistics.median(steps)
-            print(f"{programs} programs: {statistics.median(ratios):.3f} of the bare loop ({[round(r, 3) for r in ratios]}),"
-                  f" bare step {step:.1f} ms", flush=True)
+            print(f"{programs} programs: {statistics.median(ratios):.3f} of the bare loop's speed "
+                  f"({[round(r, 3) for r in ratios]}), whose step takes {step:.1f} ms", flush=True)
             figures |= {f"ratio_{programs}": statistics.median(ratios), f"bare_step_ms_{programs}": step}
     return figures
 

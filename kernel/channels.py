@@ -174,7 +174,7 @@ class Queue:
 
     def _forget_if_unused(self) -> None:
         if not self._messages and not self._takers:
-            self._exchange.forget(self._name)
+            self._exchange.forget(self._name, self)
 
 
 class Exchange:
@@ -212,12 +212,14 @@ class Exchange:
         key = (user, name)
         if key not in self._queues:
             if sum(owner == user for owner, _ in self._queues) >= QUEUES_PER_USER:
-                raise LimitExceeded(f"{QUEUES_PER_USER} queues of this user exist, the limit; empty some", "queues")
+                raise LimitExceeded(f"{QUEUES_PER_USER} queues of this user exist, the limit; empty some",
+                                    "queues_per_user")
             self._queues[key] = Queue(self.account(user), self, key)
         return self._queues[key]
 
-    def forget(self, name: tuple[str, str]) -> None:
-        self._queues.pop(name, None)
+    def forget(self, name: tuple[str, str], queue: Queue) -> None:
+        if self._queues.get(name) is queue:
+            del self._queues[name]
 
     def statistics(self) -> dict[str, float]:
         held = sum(account.held for account in self._accounts.values())

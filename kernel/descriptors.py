@@ -49,7 +49,7 @@ class Descriptors:
         if number not in self._open:
             raise NotFound(f"descriptor {number} is not open")
         file, _ = self._open[number]
-        if file.busy and file.open_count == 1:
+        if file.busy and file.open_count == 2:      # this one, and the pass itself
             raise Busy(f"descriptor {number} is being appended to; stop or wait for what does so, then close it")
         del self._open[number]
         self._close_file(file)
@@ -60,5 +60,5 @@ class Descriptors:
             self._close_file(file)
 
     def pages(self) -> int:
-        """Pages of all open files, each counted once a file."""
-        return sum(file.page_count for file in self)
+        """Pages of all open files, however often one is open."""
+        return sum(file.page_count for file in set(self))

@@ -69,7 +69,9 @@ class Engine:
         """Forgets work that is over. Idempotent; its rows under way come back to nobody."""
         self._work.pop(work, None)
         self._parked.clear()                                # there may be room again
-        if not self._work:
+        if self._work:
+            self._pump_soon()
+        else:
             self.idle()
 
     @property
@@ -114,7 +116,7 @@ class Engine:
                 starved.append((work, error))
                 continue
             except LimitExceeded as error:
-                work.fail(error)
+                work.refuse(error)
                 continue
             work.turn = self._step
             work.under_way += 1

@@ -130,8 +130,10 @@ class Inference:
     def _check_questions(
         self, count: int, samples: Sequence[tuple[int, Sampler]], probes: Sequence[tuple[int, Probe]]
     ) -> None:
-        if len(samples) > PASS_SAMPLES or len(probes) > PASS_PROBES:
-            raise LimitExceeded(f"a pass has at most {PASS_SAMPLES} samples and {PASS_PROBES} probes", "pass_samples")
+        if len(samples) > PASS_SAMPLES:
+            raise LimitExceeded(f"a pass has at most {PASS_SAMPLES} samples, not {len(samples)}", "pass_samples")
+        if len(probes) > PASS_PROBES:
+            raise LimitExceeded(f"a pass has at most {PASS_PROBES} probes, not {len(probes)}", "pass_probes")
         for row in [row for row, _ in samples] + [row for row, _ in probes]:
             if row >= count:
                 raise Invalid(f"row {row} is asked for, but the pass has {count} rows, from 0", "row")
@@ -169,12 +171,13 @@ def check_sampler(sampler: Sampler) -> None:
 
 def claim(file: File, reads: Sequence[File]) -> list[File]:
     """Marks `file` as being appended to; answers `reads` as they are now. Raises Busy, and then nothing has changed."""
+    file.begin_append()
     snapshots: list[File] = []
     try:
         for read in reads:
             snapshots.append(read.fork())
-        file.begin_append()
     except CadenzaError:
+        file.end_append()
         for snapshot in snapshots:
             snapshot.close()
         raise

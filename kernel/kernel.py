@@ -92,7 +92,8 @@ class Kernel:
         check_arguments(arguments)
         process = Process(
             self._next_pid, owner, found, arguments, limits or self.limits, parent=parent, detached=detached,
-            priority=priority, account=self.exchange.account(owner), close_file=self.files.close, on_ready=self.scheduler.make_ready, on_end=self._bury,
+            priority=priority, account=self.exchange.account(owner), close_file=self.files.close,
+            on_ready=self.scheduler.make_ready, on_end=self._bury,
         )
         self._next_pid += 1
         self._processes[process.pid] = process
@@ -225,7 +226,7 @@ class Kernel:
 def check_arguments(arguments: str) -> None:
     """Raises Invalid unless they are a JSON object of at most ARGUMENTS_BYTES."""
     if len(arguments.encode(errors="replace")) > ARGUMENTS_BYTES:
-        raise Invalid(f"the arguments have more than {ARGUMENTS_BYTES} bytes: send what is long as messages", "arguments")
+        raise Invalid(f"the arguments have over {ARGUMENTS_BYTES} bytes: send what is long as messages", "arguments")
     try:
         given = json.loads(arguments)
     except (ValueError, RecursionError) as fault:

@@ -157,6 +157,10 @@ class Work(Waitable):
         """Ends with an error. Idempotent."""
         raise NotImplementedError
 
+    def refuse(self, error: CadenzaError) -> None:
+        """What it needs next is not allowed; nothing was submitted."""
+        self.fail(error)
+
     def abort(self) -> None:
         """Ends with nobody left to ask; the file is as it was before. Idempotent."""
         if not self.over:

@@ -220,8 +220,8 @@ class Process:
         """Raises LimitExceeded if `count` KV pages more are too many for this process."""
         held, limit = self.files.pages(), self.limits.kv_pages
         if held + count > limit:
-            raise LimitExceeded(f"process {self.pid} holds {held} KV pages and needs {count} more; its limit is {limit} "
-                                "(kv_pages): close or truncate files", "kv_pages")
+            raise LimitExceeded(f"process {self.pid} holds {held} KV pages and needs {count} more; its limit is "
+                                f"{limit} (kv_pages): close or truncate files", "kv_pages")
 
     # --- talking ---
 
@@ -241,6 +241,6 @@ class Process:
 
     def usage(self) -> dict[str, int]:
         return {
-            "files": len(self.files), "kv_pages": self.files.pages(), "kv_tokens": sum(len(f) for f in self.files),
+            "files": len(self.files), "kv_pages": self.files.pages(), "kv_tokens": sum(len(f) for f in set(self.files)),
             "handles": len(self.handles), "children": len(self.children), "output_bytes": self.output.total_bytes,
         }

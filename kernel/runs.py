@@ -43,8 +43,8 @@ class Progress(NamedTuple):
 class Run(Work):
     """One decode. Ready when `deliver_every` tokens wait to be taken, or when it has ended."""
 
-    __slots__ = ("_changes", "_deliver_every", "_echoed", "_error", "_finish", "_lane", "_mask", "_most", "_next_position",
-                 "_sampled", "_sampler", "_settling", "_stop", "_taken", "base", "tokens")
+    __slots__ = ("_changes", "_deliver_every", "_echoed", "_error", "_finish", "_lane", "_mask", "_most",
+                 "_next_position", "_sampled", "_sampler", "_settling", "_stop", "_taken", "base", "tokens")
 
     def __init__(
         self,
@@ -151,8 +151,8 @@ class Run(Work):
         return Progress(tokens, self._finish if self._error is None else "running")
 
     def stop(self) -> None:
-        """Undoes what has not been taken. A run of which nothing was taken has never been. `over` is false after it only
-        while what a preemption took away is fed again; nothing is sampled any more."""
+        """Undoes what has not been taken. A run of which nothing was taken has never been. `over` is false after it
+        only while what a preemption took away is fed again; nothing is sampled any more."""
         if self.over:
             self._cut_ended()
             return
@@ -168,6 +168,15 @@ class Run(Work):
         if not self.over:
             self._error = error
             self._end("running")
+
+    def refuse(self, error: CadenzaError) -> None:
+        """A run that has sampled ends as one that has filled its context does, when all that was sampled is there."""
+        if self.prefilling:
+            self.fail(error)
+            return
+        self._most = self._sampled
+        if len(self.tokens) == self._most:
+            self._end("context-full")
 
     def abort(self) -> None:
         if not self.over:

@@ -85,7 +85,7 @@ class Speaker:
         ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         with torch.inference_mode():
-            output = self.model.generate(
+            output = self.model.generate(  # type: ignore[misc]
                 ids,
                 attention_mask=mask,
                 max_new_tokens=MOST_NEW_TOKENS,

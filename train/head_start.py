@@ -52,8 +52,8 @@ def one_back(width: int, base: float, strength: float) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def give_head_start(model: LlamaForCausalLM) -> None:
     """Writes the two heads into the first head of layers 0 and 1, and the constant into the embeddings."""
-    config = model.config
-    width, hidden = config.head_dim, config.hidden_size
+    settings = model.config.to_dict()
+    width, hidden = int(settings["head_dim"]), int(settings["hidden_size"])
     embedding = model.model.embed_tokens.weight  # [vocabulary, hidden]
     embedding[:, 0] = CONSTANT * embedding.std() * hidden**0.5
     scale = embedding.pow(2).mean().sqrt().item()
@@ -61,7 +61,7 @@ def give_head_start(model: LlamaForCausalLM) -> None:
     back, match = model.model.layers[0].self_attn, model.model.layers[1].self_attn
     read, write = orthonormal(width, hidden), orthonormal(hidden, width)
     read[:, 0] = 0  # the constant says nothing about a token
-    query, key = one_back(width, config.rope_parameters["rope_theta"], BACK_STRENGTH)
+    query, key = one_back(width, settings["rope_parameters"]["rope_theta"], BACK_STRENGTH)
     back.q_proj.weight[:width] = 0
     back.k_proj.weight[:width] = 0
     back.q_proj.weight[:width, 0] = query / constant

@@ -61,7 +61,7 @@ class Batch:
     top_p: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))          # [N] 1 is off
     min_p: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))          # [N] 0 is off
     seeds: UInt64 = field(default_factory=lambda: np.zeros(0, np.uint64))            # [N]
-    draws: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))              # [N] drawn with the seed: the token's offset
+    draws: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))              # [N] the token's offset
     sample_masks: Int32 = field(default_factory=lambda: _int32(0))                   # [N] index into masks, or −1
     masks: UInt8 = field(default_factory=lambda: np.zeros((0, 0), np.uint8))         # [M, ⌈V/8⌉]
     # Probes.

@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cadenza.kernel.channels import Exchange, Mailbox, Message
+from cadenza.kernel.channels import Account, Exchange, Mailbox, Message
 from cadenza.kernel.limits import QUEUE_MESSAGES, QUEUES_PER_USER
 from cadenza.kvfs.errors import Full, LimitExceeded
 
 
 def full_mailbox() -> Mailbox:
-    mailbox = Mailbox()
+    mailbox = Mailbox(Account())
     for n in range(QUEUE_MESSAGES):
         assert mailbox.offer(str(n))
     return mailbox
 
 
 def test_a_mailbox_is_ready_while_it_holds_something() -> None:
-    mailbox = Mailbox()
+    mailbox = Mailbox(Account())
     assert not mailbox.ready
     mailbox.put("a")
     mailbox.offer("b")
@@ -54,7 +54,7 @@ def test_what_a_full_mailbox_refuses_is_not_lost() -> None:
 
 @given(st.lists(st.booleans(), max_size=60))
 def test_every_offer_is_delivered_or_counted(moves: list[bool]) -> None:
-    mailbox = Mailbox()
+    mailbox = Mailbox(Account())
     for _ in range(QUEUE_MESSAGES - 5):
         mailbox.offer("before")
     offered = taken = lost = 0
@@ -81,7 +81,7 @@ def test_a_topic_lives_with_its_subscribers() -> None:
     assert exchange.publish("ada", "news", "again") == 1
     assert [two.take(), two.take()] == [Message("hello"), Message("again")]
     two.close()
-    assert exchange.statistics() == {"topics": 0, "queues": 0}
+    assert exchange.statistics() == {"topics": 0, "queues": 0, "queued_bytes": 0}
 
 
 def test_a_queue_lives_while_it_holds_a_message_or_has_a_taker() -> None:

@@ -78,9 +78,9 @@ def test_closing_closes_what_the_handle_names_once() -> None:
 
 def test_what_is_ready_needs_no_wait() -> None:
     ready, pending = Switch(ready=True), Switch()
-    assert Wait([7, 8], [pending, ready], every=False).ready_now() == [8]
-    assert Wait([7, 8], [pending, ready], every=True).ready_now() is None
-    assert Wait([7, 8], [ready, ready], every=True).ready_now() == [7, 8]
+    assert Wait([7, 8], [pending, ready], every=False).answer_now() == [8]
+    assert Wait([7, 8], [pending, ready], every=True).answer_now() is None
+    assert Wait([7, 8], [ready, ready], every=True).answer_now() == [7, 8]
 
 
 def test_any_ends_with_the_first() -> None:

@@ -112,7 +112,7 @@ async def test_a_dead_subscriber_is_no_subscriber() -> None:
         desk.ask(one, "channel.subscribe", "news")
         one.kill()
         assert desk.ask(two, "channel.publish", "news", "anybody?") == 0
-        assert desk.kernel.exchange.statistics() == {"topics": 0, "queues": 0}
+        assert desk.kernel.exchange.statistics() == {"topics": 0, "queues": 0, "queued_bytes": 0}
 
 
 # --- queues ---

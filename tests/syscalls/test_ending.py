@@ -47,7 +47,7 @@ async def test_a_killed_process_gives_everything_back_wherever_its_work_stands(s
         assert process.usage() == {"files": 0, "kv_pages": 0, "kv_tokens": 0, "handles": 0, "children": 0,
                                    "output_bytes": 0}
         assert desk.files.pool.used == 0
-        assert desk.kernel.exchange.statistics() == {"topics": 0, "queues": 0}
+        assert desk.kernel.exchange.statistics() == {"topics": 0, "queues": 0, "queued_bytes": 0}
         assert desk.kernel.statistics()["processes_alive"] == 0
         desk.check_all_returned()
         await desk.settle()

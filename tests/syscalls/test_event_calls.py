@@ -272,7 +272,7 @@ async def test_handles_are_limited_and_what_is_refused_leaves_nothing(opener: st
             OPENERS[opener](desk, process, file)
         assert refused.value.limit == "handles"
         assert not desk.ask(process, "kv.stat", file).busy
-        assert desk.kernel.exchange.statistics() == {"topics": 0, "queues": 0}
+        assert desk.kernel.exchange.statistics() == {"topics": 0, "queues": 0, "queued_bytes": 0}
         assert not process.signals.opened or opener == "signals"
         desk.ask(process, "events.close", first)
         OPENERS[opener](desk, process, file)

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from types import CodeType, FunctionType
 
 # CPython for WASI takes its memory from the C library's allocator: pieces of a multiple of 16 bytes, 4 of them its own.
 PIECE_BYTES = 16
@@ -19,12 +20,23 @@ STEPS = 16                   # of sizes, for each halving
 _fillers: list[list[bytes]] = []
 
 
-def settle() -> None:
-    """Throws away what is garbage, fills the holes, and takes all that is alive out of the collector's sight."""
+def fill_holes() -> None:
+    """Throws away what is garbage and fills the holes; what is made afterwards lies behind everything there was."""
     gc.collect()
     end = 0
     for size in sizes():
         end = max(end, fill(size, end))
+
+
+def gather(codes: Collection[CodeType]) -> None:
+    """Moves the code of functions that every process runs, and so writes to, to where it lies side by side."""
+    for function in gc.get_objects():
+        if isinstance(function, FunctionType) and function.__code__ in codes:
+            function.__code__ = function.__code__.replace()
+
+
+def freeze() -> None:
+    """Takes all that is alive out of the collector's sight: it writes to what it looks at."""
     gc.collect()
     gc.freeze()
 

@@ -6,7 +6,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from types import CoroutineType, ModuleType
 
 from cadenza.arguments import Arguments
 from cadenza.loop import Loop
@@ -55,7 +55,7 @@ def call_main(module: ModuleType, arguments: Arguments) -> object:
     code = getattr(main, "__code__", None)
     without = code is not None and not code.co_argcount and not code.co_flags & inspect.CO_VARARGS
     answer = main() if without else main(arguments)
-    return Loop().run(answer) if inspect.iscoroutine(answer) else answer
+    return Loop().run(answer) if isinstance(answer, CoroutineType) else answer
 
 
 def exit_code(code: object) -> int:

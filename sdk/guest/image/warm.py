@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import CodeType
 
 from . import output, program
 
@@ -53,21 +54,27 @@ class Rest:
 ROUNDS = 16     # specialization sets in after a few
 PAYLOAD = [("main.py", PROGRAM), ("words/__init__.py", ""), ("words/lists.py", "LIST = [1, 2, 3]")]
 said: list[str] = []
+SMALL = [("main.py", "async def main(args):\n    print('hello', flush=True)")]
 ARGUMENTS = '{"question": "What?", "count": 3}'
 
 
-def up() -> None:
-    """Runs it all, without one system call: there is no kernel yet."""
+def up() -> set[CodeType]:
+    """Runs it all, without one system call: there is no kernel yet. Answers the code that ran."""
+    ran: set[CodeType] = set()
     imports, modules, streams = sys.meta_path[:], set(sys.modules), (sys.stdin, sys.stdout, sys.stderr)
     try:
         for _ in range(ROUNDS):
             output.install(said.append, said.append)
+            sys.setprofile(lambda frame, event, argument: ran.add(frame.f_code))
+            program.run(SMALL, "{}", 7)
+            sys.setprofile(None)
             rehearse()
             sys.meta_path[:] = imports
             for name in set(sys.modules) - modules:
                 del sys.modules[name]
     finally:
         sys.stdin, sys.stdout, sys.stderr = streams
+    return ran
 
 
 def rehearse() -> None:

@@ -43,6 +43,9 @@ def log_error(text: str) -> None:
 library.load()
 standard.install()
 sys.excepthook = traces.excepthook
+hot = warm.up()
+memory.fill_holes()
+memory.gather(hot)
 warm.up()
-memory.settle()
+memory.freeze()
 output.install(log_output, log_error)
