@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cadenza.kernel.device.kinds import DeviceConfig, NullConfig, TorchConfig
@@ -44,16 +45,30 @@ def device_config(options: ServeOptions, directory: Path) -> DeviceConfig:
         raise Unsupported(f"device {options.device!r} is not supported by this build: choose auto, cpu or null")
     dtype = choose_dtype(options.dtype, directory, model)
     return TorchConfig(pages=choose_pages(options, model, dtype), directory=str(directory),
-                       page_tokens=options.page_tokens, dtype=dtype, threads=options.threads)
+                       page_tokens=options.page_tokens, dtype=dtype, threads=choose_threads(options.threads))
 
 
 def choose_dtype(asked: str, directory: Path, model: ModelConfig) -> str:
-    """ "auto" computes small models in float32, others as they are stored."""
+    """ "auto" is bfloat16 for a large model that is stored so, where the CPU multiplies it; else float32."""
     if asked != "auto":
         return asked
-    if describe(directory).weight_bytes <= SMALL_WEIGHT_BYTES:
-        return "float32"
-    return "float32" if model.dtype == "float32" else "bfloat16"
+    large = describe(directory).weight_bytes > SMALL_WEIGHT_BYTES
+    return "bfloat16" if large and model.dtype == "bfloat16" and cpu_multiplies_bfloat16() else "float32"
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the first CPU says so; where that cannot be read, no."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def choose_threads(asked: int | None) -> int:
+    """One core is left to the programs: with it, no step waits at a barrier for a thread that they have displaced."""
+    return asked if asked is not None else max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def choose_pages(options: ServeOptions, model: ModelConfig, dtype: str) -> int:

@@ -79,7 +79,7 @@ def shown(name: str, value: float) -> str:
     if name.lower().endswith("seconds"):
         return f"{value:,g} s" if value < 1e6 else f"{value:,.0f} s"
     for size, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if name.lower().endswith("bytes") and value >= size and value % size == 0:
+        if "bytes" in name.lower().split("_") and value >= size and value % size == 0:
             return f"{value // size} {unit}"
     return f"{value:,}"
 

@@ -20,6 +20,8 @@ from cadenza.kernel.device.worker import PACKET_BYTES
 from cadenza.kvfs import errors
 from cadenza.kvfs.errors import CadenzaError, DeviceLost
 
+# What torch's threads and allocator read when they are loaded: idle threads sleep, large buffers are kept.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(4 << 30)}
 END_SECONDS = 5.0  # for a worker that is asked to end, or has hung up; then it is killed
 
 
@@ -123,7 +125,8 @@ def _spawn(control: socket.socket, memory: int) -> subprocess.Popen[bytes]:
     """-P: what lies in the working directory is not imported."""
     descriptors = (control.fileno(), memory)
     command = [sys.executable, "-P", "-m", "cadenza.kernel.device.worker", *map(str, descriptors)]
-    return subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                            env={**os.environ, **ENVIRONMENT})
 
 
 async def _boot(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cadenza.kernel.channels import Account, Exchange, Mailbox, Message
-from cadenza.kernel.limits import QUEUE_MESSAGES, QUEUES_PER_USER
+from cadenza.kernel.channels import Account, Exchange, Mailbox, Message, size_of
+from cadenza.kernel.limits import QUEUE_MESSAGES, QUEUED_BYTES_PER_USER, QUEUES_PER_USER
 from cadenza.kvfs.errors import Full, LimitExceeded
 
 
@@ -98,7 +98,6 @@ def test_a_queue_lives_while_it_holds_a_message_or_has_a_taker() -> None:
 
 
 def test_closing_a_taker_twice_leaves_the_next_queue_of_that_name() -> None:
-    # Bug: Queue._forget_if_unused forgets by name, whoever has it now.
     exchange = Exchange()
     old = exchange.queue("ada", "jobs").join()
     old.close()
@@ -138,3 +137,38 @@ def test_users_have_their_own_names_and_their_own_limit() -> None:
     taker = exchange.queue("bob", "0").join()
     assert taker.take() is None
     assert exchange.publish("bob", "news", "x") == 0
+
+
+def test_all_channels_of_a_user_draw_on_one_limit_of_bytes() -> None:
+    exchange = Exchange()
+    large = "x" * (QUEUED_BYTES_PER_USER // 4 - size_of(""))
+    news, inbox = exchange.subscribe("ada", "news"), Mailbox(exchange.account("ada"))
+    queue = exchange.queue("ada", "jobs")
+    queue.put(large)
+    queue.put(large)
+    inbox.put(large)
+    exchange.publish("ada", "news", large)
+    for refused in (queue.put, inbox.put):
+        with pytest.raises(Full) as full:
+            refused("")
+        assert full.value.limit == "queued_bytes_per_user"
+    assert exchange.publish("ada", "news", "too much") == 1
+    exchange.queue("bob", "jobs").put(large)
+    taker = queue.join()
+    taker.take()
+    exchange.publish("ada", "news", "fits")
+    assert [news.take(), news.take()] == [Message(large), Message("fits", 1)]
+
+
+def test_what_is_dropped_is_given_back() -> None:
+    exchange = Exchange()
+    news, inbox = exchange.subscribe("ada", "news"), Mailbox(exchange.account("ada"))
+    exchange.publish("ada", "news", "é")
+    inbox.put("")
+    assert exchange.account("ada").held == exchange.statistics()["queued_bytes"] == size_of("é") + size_of("")
+    assert size_of("é") - size_of("") == 2
+    news.close()
+    inbox.close()
+    assert exchange.account("ada").held == size_of(""), "the client's messages stay until the process ends"
+    inbox.drop()
+    assert exchange.account("ada").held == 0

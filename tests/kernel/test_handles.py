@@ -113,7 +113,6 @@ def test_one_that_is_ready_at_subscription_counts() -> None:
 
 
 def test_all_means_ready_at_once_not_one_after_the_other() -> None:
-    # Bug: Wait.notice counts signals, and never looks whether what was ready still is.
     one, two = Switch(), Switch()
     wait, wakes = started(one, two, every=True)
     one.signal()
@@ -125,7 +124,6 @@ def test_all_means_ready_at_once_not_one_after_the_other() -> None:
 
 
 def test_all_is_not_fooled_by_one_that_comes_and_goes() -> None:
-    # Bug: Wait.notice counts signals, not what is ready.
     one, two = Switch(), Switch()
     _, wakes = started(one, two, every=True)
     for _ in range(3):
@@ -135,7 +133,6 @@ def test_all_is_not_fooled_by_one_that_comes_and_goes() -> None:
 
 
 def test_all_with_one_thing_under_two_numbers() -> None:
-    # Bug: one notice for two numbers of the same waitable: the wait never ends.
     one = Switch()
     wait, wakes = started(one, one, every=True)
     one.signal()

@@ -10,7 +10,7 @@ from cadenza.kernel.limits import MESSAGE_BYTES, QUEUE_MESSAGES, QUEUES_PER_USER
 from cadenza.kernel.process import Process
 from cadenza.kvfs.errors import Full, Invalid, LimitExceeded, NotFound
 
-from .desk import Desk, in_loop
+from .desk import NO_CHANNELS, Desk, in_loop
 
 
 def drain(desk: Desk, process: Process, source: int) -> list[tuple[str, int]]:
@@ -112,7 +112,7 @@ async def test_a_dead_subscriber_is_no_subscriber() -> None:
         desk.ask(one, "channel.subscribe", "news")
         one.kill()
         assert desk.ask(two, "channel.publish", "news", "anybody?") == 0
-        assert desk.kernel.exchange.statistics() == {"topics": 0, "queues": 0, "queued_bytes": 0}
+        assert desk.kernel.exchange.statistics() == NO_CHANNELS
 
 
 # --- queues ---
@@ -163,7 +163,6 @@ async def test_a_full_queue_refuses_and_loses_nothing() -> None:
 
 @in_loop
 async def test_a_user_has_so_many_queues_and_no_more() -> None:
-    # Bug: the error names a limit that limits.py does not have.
     async with Desk() as desk:
         process, other = desk.spawn(), desk.spawn("bob")
         for n in range(QUEUES_PER_USER):

@@ -12,7 +12,7 @@ from cadenza.kernel.process import Process
 from cadenza.kvfs.errors import Closed, Invalid, NotFound
 
 from .asking import CREATE, filled
-from .desk import Desk, a_pass, a_run, in_loop
+from .desk import NO_CHANNELS, Desk, a_pass, a_run, in_loop
 
 SLOW = CostModel(fixed_ms=3_600_000.0)
 LATER_NS = 3_600_000_000_000
@@ -47,7 +47,7 @@ async def test_a_killed_process_gives_everything_back_wherever_its_work_stands(s
         assert process.usage() == {"files": 0, "kv_pages": 0, "kv_tokens": 0, "handles": 0, "children": 0,
                                    "output_bytes": 0}
         assert desk.files.pool.used == 0
-        assert desk.kernel.exchange.statistics() == {"topics": 0, "queues": 0, "queued_bytes": 0}
+        assert desk.kernel.exchange.statistics() == NO_CHANNELS
         assert desk.kernel.statistics()["processes_alive"] == 0
         desk.check_all_returned()
         await desk.settle()

@@ -12,7 +12,7 @@ from cadenza.kernel.limits import TIMER_SECONDS, WAIT_HANDLES, ProcessLimits
 from cadenza.kernel.process import Process
 from cadenza.kvfs.errors import Invalid, LimitExceeded, NotFound
 
-from .desk import Desk, a_pass, a_run, in_loop
+from .desk import NO_CHANNELS, Desk, a_pass, a_run, in_loop
 
 LATER_NS = 3_600_000_000_000
 SECOND_NS = 1_000_000_000
@@ -89,7 +89,6 @@ async def test_a_handle_named_twice_is_one(until: str) -> None:
 @pytest.mark.parametrize("call", ["channel.receive", "process.signals"])
 @in_loop
 async def test_all_ends_for_two_handles_of_the_same_thing(call: str) -> None:
-    # Bug: one notice for two handles of the same waitable: the wait never ends.
     async with Desk() as desk:
         process = desk.spawn()
         wakes = woken(desk, process, [desk.ask(process, call), desk.ask(process, call)], "all")
@@ -100,7 +99,6 @@ async def test_all_ends_for_two_handles_of_the_same_thing(call: str) -> None:
 
 @in_loop
 async def test_all_is_not_deceived_by_a_message_that_another_takes() -> None:
-    # Bug: Wait.notice counts signals, not what is ready.
     async with Desk() as desk:
         process, other = desk.spawn(), desk.spawn()
         pull, inbox = desk.ask(process, "channel.pull", "jobs"), desk.ask(process, "channel.receive")
@@ -117,7 +115,6 @@ async def test_all_is_not_deceived_by_a_message_that_another_takes() -> None:
 
 @in_loop
 async def test_all_is_not_deceived_by_one_that_was_ready_at_first() -> None:
-    # Bug: what was ready at subscription is counted as ready for ever.
     async with Desk() as desk:
         process, other = desk.spawn(), desk.spawn()
         pull, inbox = desk.ask(process, "channel.pull", "jobs"), desk.ask(process, "channel.receive")
@@ -134,7 +131,6 @@ async def test_all_is_not_deceived_by_one_that_was_ready_at_first() -> None:
 @pytest.mark.parametrize("until", ["any", "all"])
 @in_loop
 async def test_a_wait_for_nothing_sleeps_until_its_timeout(until: str) -> None:
-    # Bug: `every` over no handles has nothing missing, so it answers at once.
     async with Desk() as desk:
         process = desk.spawn()
         began = time.monotonic()
@@ -272,7 +268,7 @@ async def test_handles_are_limited_and_what_is_refused_leaves_nothing(opener: st
             OPENERS[opener](desk, process, file)
         assert refused.value.limit == "handles"
         assert not desk.ask(process, "kv.stat", file).busy
-        assert desk.kernel.exchange.statistics() == {"topics": 0, "queues": 0, "queued_bytes": 0}
+        assert desk.kernel.exchange.statistics() == NO_CHANNELS
         assert not process.signals.opened or opener == "signals"
         desk.ask(process, "events.close", first)
         OPENERS[opener](desk, process, file)

@@ -132,7 +132,7 @@ async def test_deliver_every_says_when_a_run_is_ready() -> None:
         process = desk.spawn()
         handle = desk.ask(process, "inference.decode", a_run(desk.ask(process, "kv.create"), [1], max_tokens=7,
                                                              deliver_every=3))
-        portions = []
+        portions: list[Any] = []
         while not portions or portions[-1].finish == "running":
             assert await desk.wait(process, handle) == [handle]
             portions.append(desk.ask(process, "inference.take-tokens", handle))
@@ -173,7 +173,6 @@ async def test_a_run_of_which_nothing_was_taken_has_never_been(how: str) -> None
 
 @in_loop
 async def test_closing_an_ended_run_leaves_what_others_have_written_since() -> None:
-    # Bug: Run._cut_ended knows the file by its length only.
     async with Desk() as desk:
         process = desk.spawn()
         file = desk.ask(process, "kv.create")

@@ -66,7 +66,6 @@ async def test_bad_samplers_are_refused(field: str, value: float) -> None:
 @pytest.mark.parametrize("top_k", [2**31, 2**32 - 1])
 @in_loop
 async def test_an_enormous_top_k_harms_nobody(top_k: int) -> None:
-    # Bug: top_k past int32 raises inside Engine._submit, and no step is ever submitted again.
     async with Desk() as desk:
         process, neighbour = desk.spawn(), desk.spawn("bob")
         mine, theirs = desk.ask(process, "kv.create"), desk.ask(neighbour, "kv.create")
@@ -126,7 +125,6 @@ async def test_visible_ranges_may_reach_past_the_end() -> None:
 @pytest.mark.parametrize("call", ["forward", "decode"])
 @in_loop
 async def test_reading_what_is_being_appended_to_is_refused_and_leaves_nothing(call: str) -> None:
-    # Bug: Busy from `read.fork()` leaves `file` busy and the forks before it open.
     async with Desk() as desk:
         process = desk.spawn()
         ask = a_pass if call == "forward" else a_run
@@ -181,7 +179,6 @@ async def test_a_lost_device_fails_what_is_under_way_and_what_comes() -> None:
 
 @in_loop
 async def test_decodes_alive_are_limited_and_what_is_refused_leaves_nothing() -> None:
-    # Bug: the forks of `reads` are not closed when there is no lane.
     async with Desk() as desk:
         process = desk.spawn()
         file, page = desk.ask(process, "kv.create"), desk.ask(process, "kv.create")

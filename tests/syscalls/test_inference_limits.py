@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -16,13 +17,15 @@ from cadenza.kernel.limits import (
     PROBE_TOKENS,
     STOP_SEQUENCE_TOKENS,
     STOP_SEQUENCES,
+    STOP_TOKENS,
     VISIBLE_RANGES,
     ProcessLimits,
 )
 from cadenza.kernel.process import Process
+from cadenza.kernel.wasm.seams import Suspension
 from cadenza.kvfs.errors import Invalid, LimitExceeded, NoPages
 
-from .asking import forward, probe, sample
+from .asking import CREATE, forward, probe, sample
 from .desk import Desk, a_pass, a_run, in_loop
 
 LARGE = 8192                       # a vocabulary with room for PROBE_TOKENS
@@ -51,7 +54,6 @@ async def test_samples_of_a_pass() -> None:
 
 @in_loop
 async def test_probes_of_a_pass() -> None:
-    # Bug: the error names `pass_samples`.
     async with Desk() as desk:
         process = desk.spawn()
         file = desk.ask(process, "kv.create")
@@ -115,6 +117,18 @@ async def test_visible_ranges_of_a_pass() -> None:
 
 
 @in_loop
+async def test_stop_tokens_of_a_run() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        most = list(range(10_000, 10_000 + STOP_TOKENS))
+        run = desk.ask(process, "inference.decode", a_run(file, [1], stop_tokens=most))
+        desk.ask(process, "events.close", run)
+        error = refused(desk, process, "inference.decode", a_run(file, [1], stop_tokens=[*most, 1]), str(STOP_TOKENS))
+        assert error.limit == "stop_tokens"
+
+
+@in_loop
 async def test_stop_sequences_of_a_run() -> None:
     async with Desk() as desk:
         process = desk.spawn()
@@ -156,6 +170,18 @@ async def test_pages_of_a_process() -> None:
 
 
 @in_loop
+async def test_a_fork_takes_its_own_last_page_without_one_more() -> None:
+    # Bug: the copy of a shared page is counted as a page more, though the file holds as many as before.
+    async with Desk(limits=ProcessLimits(kv_pages=2)) as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        await forward(desk, process, a_pass(file, [1] * 8))
+        fork = desk.ask(process, "kv.fork", file)
+        await forward(desk, process, a_pass(fork, [1]))
+        assert process.files.pages() == 2
+
+
+@in_loop
 async def test_a_run_ends_where_the_pages_of_its_process_end() -> None:
     async with Desk(limits=ProcessLimits(kv_pages=2)) as desk:
         process = desk.spawn()
@@ -170,7 +196,6 @@ async def test_a_run_ends_where_the_pages_of_its_process_end() -> None:
 @pytest.mark.parametrize("call", ["forward", "decode"])
 @in_loop
 async def test_work_under_way_counts_with_the_pages_it_will_take(call: str) -> None:
-    # Bug: pages are counted when they are taken, so concurrent work passes kv_pages.
     async with Desk(limits=ProcessLimits(kv_pages=4)) as desk:
         process = desk.spawn()
         requests = []
@@ -202,21 +227,54 @@ async def test_a_full_pool_fails_the_pass_that_found_no_room() -> None:
         await forward(desk, process, a_pass(mine, [1] * 16))
 
 
+async def preempted(desk: Desk, process: Process) -> tuple[list[int], list[int], dict[int, int]]:
+    """Three files, runs on them of which the last is preempted, and how many tokens of each were taken."""
+    files = [desk.ask(process, "kv.open", f"book {n}", CREATE) for n in range(3)]
+    runs = [desk.ask(process, "inference.decode", a_run(file, [1, 2], max_tokens=19)) for file in files]
+    taken = dict.fromkeys(runs, 0)
+    while not desk.engine.preemptions:
+        await desk.wait(process, *runs, until="any")
+        for run in runs:
+            taken[run] += len(desk.ask(process, "inference.take-tokens", run).tokens)
+    return files, runs, taken
+
+
+@pytest.mark.parametrize("how", ["inference.stop", "events.close"])
 @in_loop
-async def test_a_run_that_was_preempted_stops_like_any_other() -> None:
-    # Bug: a run that is stopped while preempted loses its prompt and what was taken.
+async def test_a_run_that_was_preempted_stops_like_any_other(how: str) -> None:
     async with Desk(pages=6, page_tokens=4, patience_seconds=5.0) as desk:
         process = desk.spawn()
-        files = [desk.ask(process, "kv.create") for _ in range(3)]
-        runs = [desk.ask(process, "inference.decode", a_run(file, [1, 2], max_tokens=19)) for file in files]
-        taken = dict.fromkeys(runs, 0)
-        while not desk.engine.preemptions:
-            await desk.wait(process, *runs, until="any")
-            for run in runs:
-                taken[run] += len(desk.ask(process, "inference.take-tokens", run).tokens)
-        for run in runs:
-            desk.ask(process, "inference.stop", run)
-        desk.ask(process, "kv.close", files[0])             # the pool holds two of them as they stood, not three
+        files, runs, taken = await preempted(desk, process)
+        for run in runs[:2]:
+            await desk.ask_and_wait(process, how, run)
+        last = desk.ask(process, how, runs[2])
+        assert isinstance(last, Suspension), "it must be fed again before its file is what it would have been"
+        desk.ask(process, "kv.truncate", files[0], 0)        # the pool holds two of them as they stood, not three
+        awake = asyncio.Event()
+        last.subscribe(awake.set)
+        await asyncio.wait_for(awake.wait(), 20)
+        assert last.answer() is None
+        if how == "inference.stop":
+            assert desk.ask(process, "inference.take-tokens", runs[2]) == ([], "stopped")
+        left = [desk.ask(process, "kv.stat", file) for file in files[1:]]
+        assert [status.tokens for status in left] == [2 + taken[run] - 1 for run in runs[1:]]
+        assert not any(status.busy for status in left)
+
+
+@in_loop
+async def test_a_process_killed_while_a_preempted_run_stops_leaves_nothing() -> None:
+    async with Desk(pages=6, page_tokens=4, patience_seconds=5.0) as desk:
+        process, later = desk.spawn(), desk.spawn()
+        _, runs, _ = await preempted(desk, process)
+        stopping = desk.ask(process, "events.close", runs[2])
+        wakes: list[bool] = []
+        stopping.subscribe(lambda: wakes.append(True))
+        process.kill()
+        stopping.abandon()
+        desk.check_all_returned()
         await desk.settle()
-        left = [desk.ask(process, "kv.stat", file).tokens for file in files[1:]]
-        assert left == [2 + count - 1 for count in list(taken.values())[1:]]
+        assert not wakes
+        desk.ask(later, "kv.unlink", "book 0")
+        again = desk.ask(later, "kv.open", "book 2", CREATE)
+        assert desk.ask(later, "kv.stat", again).busy is False
+        await forward(desk, later, a_pass(again, [1]))

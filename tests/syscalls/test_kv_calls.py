@@ -223,7 +223,6 @@ async def test_descriptors_are_limited_and_what_is_refused_leaves_nothing(opener
 
 @in_loop
 async def test_pages_are_counted_once_a_file_however_often_it_is_open() -> None:
-    # Bug: counted once a descriptor.
     async with Desk() as desk:
         process = desk.spawn()
         await filled(desk, process, 17, "book")
@@ -281,7 +280,6 @@ async def test_a_busy_file_may_lose_its_name() -> None:
 
 @in_loop
 async def test_a_busy_file_outlives_everybody_elses_descriptors() -> None:
-    # Bug: the last descriptor closes a file under the run of somebody who closed his.
     async with Desk(cost=CostModel(fixed_ms=2.0)) as desk:
         process, other, neighbour = desk.spawn(), desk.spawn(), desk.spawn("bob")
         file = desk.ask(process, "kv.open", "book", CREATE)

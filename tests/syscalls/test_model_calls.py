@@ -112,7 +112,6 @@ async def test_a_call_whose_program_is_gone_is_abandoned() -> None:
 
 @in_loop
 async def test_texts_are_limited_in_bytes() -> None:
-    # Bug: check_text counts characters.
     async with desk_of_bytes() as desk, Desk() as wordless:
         process = desk.spawn()
         most = "[" + " " * (TEXT_BYTES - 2) + "]"

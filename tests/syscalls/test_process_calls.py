@@ -43,7 +43,6 @@ async def test_both_streams_of_the_log_reach_the_output_in_order() -> None:
 
 @in_loop
 async def test_the_text_of_one_log_is_limited_in_bytes() -> None:
-    # Bug: check_text counts characters.
     async with Desk() as desk:
         process = desk.spawn()
         desk.ask(process, "process.log", "output", "x" * TEXT_BYTES)
@@ -134,7 +133,6 @@ async def test_arguments_are_limited_in_bytes() -> None:
 @pytest.mark.parametrize("arguments", ["not json", "[]", "3"])
 @in_loop
 async def test_arguments_are_a_json_object(arguments: str) -> None:
-    # Bug: only the server checks it.
     async with Desk() as desk:
         process = desk.spawn()
         with pytest.raises(Invalid):
@@ -196,7 +194,6 @@ async def test_only_what_exists_can_be_waited_for_and_taken() -> None:
 
 @in_loop
 async def test_closed_waits_for_a_child_are_forgotten() -> None:
-    # Bug: Process._watchers keeps the outcomes of closed handles.
     async with Desk() as desk:
         parent = desk.spawn()
         child = child_of(desk, parent)
@@ -236,7 +233,6 @@ async def test_a_program_that_kills_its_parent_dies_with_it_and_the_others_run_o
 
 @in_loop
 async def test_a_dead_parent_is_not_kept_by_its_detached_child() -> None:
-    # Bug: `parent` keeps every dead ancestor alive.
     async with Desk() as desk:
         parent = desk.spawn()
         child = child_of(desk, parent, detached=True)
@@ -294,7 +290,6 @@ async def test_pending_signals_are_bounded() -> None:
 
 @in_loop
 async def test_a_process_whose_signals_are_full_does_not_keep_the_daemon_from_stopping() -> None:
-    # Bug: Kernel.close lets Full through.
     async with Desk() as desk:
         process, other = desk.spawn(), desk.spawn()
         desk.ask(process, "process.signals")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,14 @@ from train.world import Split, World, split_of
 BUNDLED = Path(__file__).parents[2] / "kernel" / "model" / "bundled"
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
+@cache
+def bundled_tokenizer() -> Tokenizer:
     return load_tokenizer(BUNDLED)
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return bundled_tokenizer()
 
 
 def dialogues(seed: int, split: Split, count: int = 40) -> list[Dialogue]:
@@ -99,7 +105,7 @@ def test_calculator(expression: str, value: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.text())
 def test_any_text_survives_the_tokenizer(text: str) -> None:
-    tokenizer = load_tokenizer(BUNDLED)
+    tokenizer = bundled_tokenizer()
     if any(token in text for token in SPECIAL_TOKENS):
         return
     ids = tokenizer.encode(text, add_special_tokens=False).ids
@@ -109,7 +115,7 @@ def test_any_text_survives_the_tokenizer(text: str) -> None:
 @settings(deadline=None)
 @given(st.integers(min_value=0, max_value=10**12))
 def test_numbers_are_digits(number: int) -> None:
-    tokens = load_tokenizer(BUNDLED).encode(str(number), add_special_tokens=False).tokens
+    tokens = bundled_tokenizer().encode(str(number), add_special_tokens=False).tokens
     assert tokens == list(str(number))
 
 

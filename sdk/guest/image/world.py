@@ -1,51 +1,16 @@
-"""The world `interpreter` of the ABI: the exports of the image, and what is done once, when it is built.
+"""What the image is a snapshot of: the interpreter after this module has been imported.
 
-The image is a snapshot of the interpreter taken after this module has been imported. What is imported, compiled and
-specialized here costs a process nothing, and pages it does not write to are shared by all.
+What is imported, compiled and specialized here costs a process nothing, and the pages it does not write to are shared
+by all. So what every process runs is imported last, into memory without holes, where it takes few pages.
 """
 
-from __future__ import annotations
-
-import sys
-
-import wit_world
-from componentize_py_types import Err
-from wit_world.imports import process
-from wit_world.imports.process import OutputStream
-
-from . import library, memory, output, program, standard, traces, warm
-
-
-class WitWorld(wit_world.WitWorld):
-    def check(self) -> None:
-        try:
-            program.check(process.payload())
-        except program.Failure as failure:
-            raise Err(str(failure)) from None
-
-    def run(self) -> None:
-        try:
-            code = program.run(process.payload(), process.arguments(), process.entropy())
-        except program.Failure as failure:
-            raise Err(str(failure)) from None
-        if code is not None:
-            process.exit(code)
-
-
-def log_output(text: str) -> None:
-    process.log(OutputStream.OUTPUT, text)
-
-
-def log_error(text: str) -> None:
-    process.log(OutputStream.ERROR, text)
-
+from . import library, memory
 
 library.load()
-standard.install()
-sys.excepthook = traces.excepthook
-hot = warm.up()
 memory.fill_holes()
-memory.gather(hot)
-warm.up()
-memory.freeze()
-output.install(log_output, log_error)
+
+from .exports import WitWorld, prepare  # noqa: E402
+
+prepare()
+
+__all__ = ["WitWorld"]

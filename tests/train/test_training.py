@@ -1,0 +1,96 @@
+"""A run can stop and go on; the head start does what it says; the bundled model answers what it never saw."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
+
+from train.checkpoint import Progress, has_checkpoint, load_checkpoint, save_checkpoint
+from train.data import SHORT, pack
+from train.evaluate import Speaker, held_out_questions
+from train.head_start import give_head_start
+from train.model import loss_of, new_model, save_model
+from train.tokenizer import load_tokenizer
+from train.train import Trainer
+from train.workers import Team
+
+BUNDLED = Path(__file__).parents[2] / "kernel" / "model" / "bundled"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer(BUNDLED)
+
+
+def new_trainer(tokenizer: Tokenizer, seed: int) -> Trainer:
+    return Trainer(new_model(tokenizer, seed), tokenizer, Team(0, 1), 1.0, Progress(seed))
+
+
+def test_a_checkpoint_brings_everything_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    first = new_trainer(tokenizer, 1)
+    first.step()
+    save_checkpoint(tmp_path, first.model, first.optimizer, first.progress)
+    second = new_trainer(tokenizer, 2)
+    assert load_checkpoint(tmp_path, second.model, second.optimizer) == first.progress
+    weights = zip(first.model.parameters(), second.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in weights)
+    saved, loaded = (trainer.optimizer.state_dict()["state"] for trainer in (first, second))
+    assert saved.keys() == loaded.keys()
+    assert all(torch.equal(saved[number][name], loaded[number][name]) for number in saved for name in saved[number])
+
+
+def test_without_a_checkpoint_nothing_changes(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    trainer = new_trainer(tokenizer, 1)
+    assert not has_checkpoint(tmp_path)
+    assert load_checkpoint(tmp_path, trainer.model, trainer.optimizer) is None
+
+
+def test_same_step_same_batch(tokenizer: Tokenizer) -> None:
+    one, other = (pack(tokenizer, random.Random("7 3 0"), SHORT, 4) for _ in range(2))
+    assert torch.equal(one.ids, other.ids)
+    assert torch.equal(one.targets, other.targets)
+
+
+def test_packing_does_not_change_the_loss(tokenizer: Tokenizer) -> None:
+    """What shares a row with a dialogue is invisible to it: another neighbour, the same logits."""
+    model = new_model(tokenizer, 3)
+    batch = pack(tokenizer, random.Random(4), SHORT, 4)
+    first = int((batch.mask[0, 0, :, 0] == 0).sum())  # tokens of the first dialogue of the first row
+    with torch.no_grad():
+        packed = model(batch.ids[:1], attention_mask=batch.mask[:1]).logits[0, :first]
+        alone = model(batch.ids[:1, :first]).logits[0]
+    torch.testing.assert_close(packed, alone, atol=1e-4, rtol=1e-4)
+    assert torch.isfinite(loss_of(model, batch))
+
+
+def test_head_start_attends_one_back(tokenizer: Tokenizer) -> None:
+    model = new_model(tokenizer, 5)
+    give_head_start(model)
+    model.set_attn_implementation("eager")
+    ids = pack(tokenizer, random.Random(6), SHORT, 4).ids[:1, :100]
+    attention = model(ids, output_attentions=True).attentions[0][0, 0]  # [query, key]
+    assert attention.diagonal(-1).mean() > 0.9
+
+
+def test_saved_model_is_llama_in_bf16(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model = new_model(tokenizer, 7)
+    save_model(model, tmp_path)
+    loaded = LlamaForCausalLM.from_pretrained(tmp_path)
+    assert loaded.dtype == torch.bfloat16
+    assert (tmp_path / "model.safetensors").stat().st_size < 10_000_000
+    expected = model.model.layers[2].mlp.up_proj.weight.to(torch.bfloat16)
+    assert torch.equal(loaded.model.layers[2].mlp.up_proj.weight, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["facts", "sum", "weather"])
+def test_the_bundled_model_answers_what_it_never_saw(kind: str) -> None:
+    questions = held_out_questions(kind, 20, seed=99)
+    answers = Speaker(BUNDLED).continuations([question.before for question in questions])
+    right = sum(answer == question.expected for question, answer in zip(questions, answers, strict=True))
+    assert right >= 0.9 * len(questions)
