@@ -114,7 +114,7 @@ class Inference:
                           "truncate the file or give fewer", "tokens")
         if len(reads) > PASS_READS:
             raise LimitExceeded(f"a pass reads at most {PASS_READS} files and its own, not {len(reads)}", "pass_reads")
-        process.allow_pages(file.pages_for(count))
+        process.allow_pages(file.growth_for(count))
         return positions
 
     def _check_positions(self, file: File, reads: Sequence[File], count: int, positions: Int32) -> Int32:

@@ -178,7 +178,7 @@ class Work(Waitable):
         self.engine.remove(self)
 
     def _submit_inputs(self, builder: BatchBuilder, count: int) -> int:
-        pages = self.file.pages_for(count)
+        pages = self.file.growth_for(count)
         if pages:
             self.allow_pages(pages)
         chunk = slice(self.fed, self.fed + count)

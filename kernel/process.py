@@ -145,6 +145,7 @@ class Process:
         if self.exit is not None or self._guest is None:
             return Advance.ENDED
         self.state = "running"
+        self.waiting_for = ""
         how = self._guest.advance()
         if self._guest is None:              # a call of its own has ended it: by ending its parent, say
             return Advance.ENDED

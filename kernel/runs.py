@@ -107,7 +107,7 @@ class Run(Work):
         return builder.add_token(self.file, named, position, slot, copies)
 
     def _ask_for_page(self) -> None:
-        pages = self.file.pages_for(1)
+        pages = self.file.growth_for(1)
         if pages:
             self.allow_pages(pages)
 

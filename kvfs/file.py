@@ -111,6 +111,10 @@ class File:
         """How many free pages `extend` by `count` tokens takes, a page to copy included."""
         return self._table.pages_for(count)
 
+    def growth_for(self, count: int) -> int:
+        """How many pages longer its page table is after `extend` by `count`: a page that is copied is in its place."""
+        return -(-(len(self) + count) // self._pool.page_tokens) - self._table.page_count
+
     def can_extend(self, count: int) -> bool:
         return self._pool.can_allocate(self._table.pages_for(count))
 

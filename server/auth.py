@@ -14,8 +14,7 @@ import re
 import secrets
 from pathlib import Path
 
-from cadenza.kvfs.errors import CadenzaError, Exists, Invalid, NotFound
-from cadenza.server.errors import Unauthenticated
+from cadenza.kvfs.errors import CadenzaError, Exists, Invalid, NotFound, Unauthenticated
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,6 @@ from cadenza.server.limits import STATUS_CHARACTERS
 DOMAIN = "cadenza"
 
 
-class Unauthenticated(Denied):
-    """The key is missing or unknown. Only the RPC boundary raises it."""
-
-    status = "UNAUTHENTICATED"
-
-
 def rpc_status(error: CadenzaError) -> status_pb2.Status:
     """The google.rpc.Status of an error."""
     message = _shortened(error.message)

@@ -21,7 +21,8 @@ from cadenza.kvfs import errors
 from cadenza.kvfs.errors import CadenzaError, DeviceLost
 
 # What torch's threads and allocator read when they are loaded: idle threads sleep, large buffers are kept.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(4 << 30)}
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+               "MALLOC_TRIM_THRESHOLD_": str(4 << 30)}
 END_SECONDS = 5.0  # for a worker that is asked to end, or has hung up; then it is killed
 
 

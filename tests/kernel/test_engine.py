@@ -44,9 +44,8 @@ class Bench:
 
     def new_process(self, *, priority: int = 0, limits: ProcessLimits | None = None) -> Process:
         nobody: Any = None
-        process = Process(1, "ada", nobody, "{}", limits or ProcessLimits(), priority=priority,
-                          close_file=self.files.close, on_ready=lambda p: None, on_end=lambda p: None)
-        return process
+        return Process(1, "ada", nobody, "{}", limits or ProcessLimits(), priority=priority,
+                       close_file=self.files.close, on_ready=lambda p: None, on_end=lambda p: None)
 
     def file(self, process: Process | None = None) -> File:
         file = self.files.create("ada")

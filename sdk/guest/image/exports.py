@@ -42,9 +42,10 @@ def prepare() -> None:
     """Leaves the interpreter as each process shall find it."""
     standard.install()
     sys.excepthook = traces.excepthook
-    hot = warm.up()
+    run_by_all = warm.up()
     memory.fill_holes()
-    memory.gather(hot)
+    memory.gather(run_by_all)
+    run_by_all.clear()
     warm.up()
     memory.fill_holes()
     memory.freeze()
