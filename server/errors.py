@@ -12,7 +12,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from cadenza.kvfs.errors import CadenzaError, Denied, Internal, Invalid, LimitExceeded
+from cadenza.kvfs.errors import CadenzaError, Internal, Invalid, LimitExceeded
 from cadenza.server.limits import STATUS_CHARACTERS
 
 DOMAIN = "cadenza"

@@ -1,1 +1,1 @@
-"""The guest side of Python inferlets: the package `cadenza` that they import, and the interpreter image that runs them."""
+"""The guest side of Python inferlets: the package `cadenza` that they import, and the image that runs them."""

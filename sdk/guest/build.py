@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 TOOL = "componentize-py"
+INSTALL = "pip install cadenza[build]"
 WORLD = "interpreter"
 PACKAGES = ("cadenza", "image")
 HERE = Path(__file__).resolve().parent
@@ -42,7 +43,7 @@ def build(output: Path, wit: Path, progress: Progress = lambda text: None) -> Pa
     if output.exists() and same(read_stamp(stamp), wanted):
         return output
     if wanted[TOOL] is None:
-        raise BuildError(f"the Python interpreter image is built with {TOOL}, which is absent: pip install cadenza[build]")
+        raise BuildError(f"the Python interpreter image is built with {TOOL}, which is absent: {INSTALL}")
     progress("building the Python interpreter image (once, about 15 seconds)")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix="image-") as folder:
@@ -56,7 +57,7 @@ def build(output: Path, wit: Path, progress: Progress = lambda text: None) -> Pa
 def bindings(output: Path, wit: Path) -> Path:
     """Writes the Python types of the ABI into the folder `output`: what mypy reads in place of the image's own."""
     if tool_version() is None:
-        raise BuildError(f"the ABI's Python types are written by {TOOL}, which is absent: pip install cadenza[build]")
+        raise BuildError(f"the ABI's Python types are written by {TOOL}, which is absent: {INSTALL}")
     shutil.rmtree(output, ignore_errors=True)
     run_tool(["-d", str(wit), "-w", WORLD, "bindings", str(output)], output.parent)
     return output

@@ -37,7 +37,7 @@ from .errors import (
 )
 from .events import Handle, timer, wait
 from .generation import Generation
-from .inference import Entropy, LogProbabilities, Logits, Mask, Run, Sampler, Top, TopTokens, Visible, forward
+from .inference import Entropy, Logits, LogProbabilities, Mask, Run, Sampler, Top, TopTokens, Visible, forward
 from .kv import File
 from .process import Child, ExitStatus, kill, pid, signals, spawn
 from .tools import Call, Tools

@@ -14,7 +14,7 @@ import heapq
 import sys
 from asyncio import events as asyncio_events
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
@@ -93,8 +93,10 @@ class Loop(asyncio.AbstractEventLoop):
 
     def forget(self, number: int) -> None:
         """The handle is about to be closed: those who await it get `Closed`."""
+        if number not in self._awaited:
+            return
         self._intents.pop(number, None)
-        for future in self._awaited.pop(number, ()):
+        for future in self._awaited.pop(number):
             if not future.done():
                 future.set_exception(Closed(f"handle {number} was closed by this program while it was awaited"))
 
@@ -130,7 +132,7 @@ class Loop(asyncio.AbstractEventLoop):
             left = self._timers[0].when() - self.time()
             return int(min(max(left, 0.0), LONGEST_WAIT_SECONDS) * 1e9)
         if not self._awaited:
-            raise RuntimeError("deadlock: every task waits for something that no task, handle or timer will bring about")
+            raise RuntimeError("deadlock: every task waits for something that no task, handle or timer brings about")
         return None
 
     def _ring(self) -> None:
@@ -144,7 +146,7 @@ class Loop(asyncio.AbstractEventLoop):
                 timer._scheduled = False
                 self._ready.append(timer)
 
-    def run_until_complete(self, future: Generator[Any, None, T] | Coroutine[Any, Any, T] | Any) -> T:
+    def run_until_complete(self, future: Awaitable[T]) -> T:  # type: ignore[override]
         """Runs until `future` is done; answers its result or raises its exception."""
         if asyncio_events._get_running_loop() is not None:
             raise RuntimeError("this program's event loop is already running: await instead")
@@ -185,33 +187,33 @@ class Loop(asyncio.AbstractEventLoop):
     # --- what asyncio asks of a loop ---
 
     def call_soon(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
     def call_later(
-        self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+        self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._timers, timer)
-        timer._scheduled = True
+        timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
     def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Dead timers are dropped when they come up, or all at once when they are most of the heap."""
-        self._dead_timers += handle._scheduled
+        self._dead_timers += handle._scheduled  # type: ignore[attr-defined]
         if self._dead_timers > DEAD_TIMERS and self._dead_timers * 2 > len(self._timers):
             self._timers = [timer for timer in self._timers if not timer._cancelled]
             heapq.heapify(self._timers)
@@ -227,7 +229,9 @@ class Loop(asyncio.AbstractEventLoop):
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         return asyncio.Task(coro, loop=self, **options)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Any:
+    def run_in_executor(
+        self, executor: object, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
         raise RuntimeError("a program has one thread: call the function itself, or write it as `async def`")
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
@@ -258,8 +262,19 @@ class Loop(asyncio.AbstractEventLoop):
         """There is none."""
 
 
+def new() -> Loop:
+    """A loop. What it lacks of asyncio's (sockets, files, subprocesses) raises NotImplementedError."""
+    return Loop()  # type: ignore[abstract]
+
+
+def current() -> Loop | None:
+    """The loop that is running; None outside `async` code."""
+    loop = asyncio_events._get_running_loop()
+    return loop if isinstance(loop, Loop) else None
+
+
 def running() -> Loop:
-    """The loop of this program. Raises RuntimeError outside `async` code."""
+    """The loop that is running. Raises RuntimeError outside `async` code."""
     loop = asyncio_events._get_running_loop()
     if not isinstance(loop, Loop):
         raise RuntimeError("only `async` code that Cadenza runs can await the kernel; elsewhere use cadenza.wait")

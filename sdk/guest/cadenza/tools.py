@@ -81,10 +81,7 @@ class Tools:
 
     def describe(self) -> str:
         """One line a tool, for a system message: name, arguments, and the first line of its docstring."""
-        return "\n".join(
-            f"{name}({', '.join(inspect.signature(function).parameters)}): {inspect.getdoc(function) or ''}".split("\n")[0]
-            for name, function in self._functions.items()
-        )
+        return "\n".join(described(name, function) for name, function in self._functions.items())
 
     def find(self, said: str) -> Call | None:
         """The call in what the model said; None when it calls nothing."""
@@ -102,3 +99,9 @@ class Tools:
         except TOOL_ERRORS as error:
             return f"error: {error}"
         return answer if isinstance(answer, str) else json.dumps(answer)
+
+
+def described(name: str, function: Callable[..., object]) -> str:
+    """`weather(city): What the weather is in a city.`"""
+    first_line = (inspect.getdoc(function) or "").partition("\n")[0]
+    return f"{name}({', '.join(inspect.signature(function).parameters)}): {first_line}"

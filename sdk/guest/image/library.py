@@ -8,19 +8,20 @@ from __future__ import annotations
 import importlib
 import sys
 
-MODULES = (
-    "__future__ abc argparse array ast asyncio base64 binascii bisect calendar cmath codecs collections "
-    "collections.abc colorsys concurrent.futures contextlib contextvars copy copyreg csv dataclasses datetime decimal "
-    "difflib dis enum errno fnmatch fractions functools gc graphlib hashlib heapq hmac html html.parser importlib "
-    "importlib.resources importlib.util inspect io itertools json keyword linecache locale logging math numbers opcode "
-    "operator optparse os os.path pathlib pickle pprint queue random re reprlib sched secrets shlex signal statistics "
-    "string stringprep struct sys textwrap threading time timeit token tokenize tomllib traceback types typing "
-    "unicodedata unittest unittest.mock urllib.parse uuid warnings weakref xml.etree.ElementTree zlib"
-).split()
+MODULES = """
+    __future__ abc argparse array ast asyncio base64 binascii bisect calendar cmath codecs collections
+    collections.abc colorsys concurrent.futures contextlib contextvars copy copyreg csv dataclasses datetime
+    decimal difflib dis enum errno fnmatch fractions functools gc graphlib hashlib heapq hmac html html.parser
+    importlib importlib.resources importlib.util inspect io itertools json keyword linecache locale logging math
+    numbers opcode operator optparse os os.path pathlib pickle pprint queue random re reprlib sched secrets
+    shlex signal statistics string stringprep struct sys textwrap threading time timeit token tokenize tomllib
+    traceback types typing unicodedata unittest unittest.mock urllib.parse uuid warnings weakref
+    xml.etree.ElementTree zlib
+"""
 
 
 def load() -> None:
     """Imports them all. `datetime` in pure Python: the other asks the clock of an operating system, past us."""
     sys.modules["_datetime"] = None  # type: ignore[assignment]
-    for name in MODULES:
+    for name in MODULES.split():
         importlib.import_module(name)

@@ -12,7 +12,7 @@ from types import CodeType, FunctionType
 
 # CPython for WASI takes its memory from the C library's allocator: pieces of a multiple of 16 bytes, 4 of them its own.
 PIECE_BYTES = 16
-OVERHEAD_BYTES = 4 + bytes().__sizeof__()
+OVERHEAD_BYTES = 4 + b"".__sizeof__()
 LARGEST_BYTES = 1 << 20
 FINE_BYTES = 4096            # below it every size is filled, above it only some
 STEPS = 16                   # of sizes, for each halving

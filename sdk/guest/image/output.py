@@ -52,7 +52,7 @@ class NoInput(io.TextIOBase):
     def readable(self) -> bool:
         return True
 
-    def readline(self, limit: int | None = -1, /) -> NoReturn:  # type: ignore[override]
+    def readline(self, limit: int | None = -1, /) -> NoReturn:
         raise OSError("a program has no standard input: use `await cadenza.receive()` for the client's next message")
 
     def read(self, size: int | None = -1, /) -> NoReturn:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from types import CoroutineType, ModuleType
 
+from cadenza import loop
 from cadenza.arguments import Arguments
-from cadenza.loop import Loop
 
 from . import output, standard, traces
 from .sources import Sources, no_main
@@ -39,7 +39,7 @@ def run(payload: Payload, arguments: str, entropy: int) -> int | None:
             print(answer if isinstance(answer, str) else json.dumps(answer))
     except SystemExit as leaving:
         return exit_code(leaving.code)
-    except BaseException as error:  # the program's boundary: whatever it raised becomes its exit status
+    except BaseException as error:  # noqa: BLE001 - the program's boundary: whatever it raised becomes its exit status
         traces.excepthook(type(error), error, error.__traceback__)
         raise Failure(traces.in_one_line(error)) from None
     finally:
@@ -55,7 +55,7 @@ def call_main(module: ModuleType, arguments: Arguments) -> object:
     code = getattr(main, "__code__", None)
     without = code is not None and not code.co_argcount and not code.co_flags & inspect.CO_VARARGS
     answer = main() if without else main(arguments)
-    return Loop().run(answer) if isinstance(answer, CoroutineType) else answer
+    return loop.new().run(answer) if isinstance(answer, CoroutineType) else answer
 
 
 def exit_code(code: object) -> int:

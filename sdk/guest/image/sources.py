@@ -33,7 +33,7 @@ class Sources(MetaPathFinder, InspectLoader):
     def entry(self) -> str:
         """The path of the file that has `main`: main.py, __main__.py, or the only one. Raises ValueError."""
         written = [path for path in self.files if path.endswith(".py")]
-        for path in (*ENTRIES, *(written if len(written) == 1 else ())):
+        for path in [*ENTRIES, *(written if len(written) == 1 else [])]:
             if path in self.files:
                 return path
         raise ValueError(f"no main.py among {', '.join(sorted(self.files)) or 'no files'}: which one is to be run?")

@@ -19,16 +19,37 @@ from importlib.machinery import PathFinder
 from types import BuiltinFunctionType, ModuleType
 from typing import Any, NoReturn
 
-from cadenza.loop import LONGEST_WAIT_SECONDS, Loop
 from wit_world.imports import events, process
 
-HARMLESS = frozenset(
-    "fspath strerror getpid getcwd getcwdb putenv unsetenv register_at_fork waitstatus_to_exitcode "
-    "_path_normpath _path_splitroot _path_splitroot_ex _is_inputhook_installed _inputhook".split()
-)
+from cadenza import loop
+
+HARMLESS = {
+    "fspath",
+    "strerror",
+    "getpid",
+    "getcwd",
+    "getcwdb",
+    "putenv",
+    "unsetenv",
+    "register_at_fork",
+    "waitstatus_to_exitcode",
+    "_path_normpath",
+    "_path_splitroot",
+    "_path_splitroot_ex",
+    "_is_inputhook_installed",
+    "_inputhook",
+}
 """Functions of `posix` that ask nothing of an operating system."""
 
-SOCKET_FUNCTIONS = "getaddrinfo getnameinfo gethostbyname gethostbyaddr gethostname getfqdn create_connection".split()
+SOCKET_FUNCTIONS = (
+    "getaddrinfo",
+    "getnameinfo",
+    "gethostbyname",
+    "gethostbyaddr",
+    "gethostname",
+    "getfqdn",
+    "create_connection",
+)
 
 _files: dict[str, str] = {}
 
@@ -56,7 +77,7 @@ def sleep(seconds: float, /) -> None:
     if seconds < 0:
         raise ValueError("sleep length must be non-negative")
     while seconds > 0:
-        turn = min(seconds, LONGEST_WAIT_SECONDS)
+        turn = min(seconds, loop.LONGEST_WAIT_SECONDS)
         events.wait([], events.Until.ANY, int(turn * 1e9), [])
         seconds -= turn
 
@@ -126,7 +147,13 @@ class Policy(asyncio.AbstractEventLoopPolicy):
     """`asyncio.run` and its like get the kernel's loop too."""
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return Loop()
+        return loop.new()
+
+    def get_event_loop(self) -> asyncio.AbstractEventLoop:
+        raise RuntimeError("there is no event loop outside `async` code")
+
+    def set_event_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Nothing: `asyncio.run` keeps its own."""
 
 
 def replacements() -> dict[int, Callable[..., Any]]:
