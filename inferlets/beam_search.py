@@ -1,10 +1,11 @@
-"""Beam search: the continuation that is likeliest as a whole, among those that `width` beams come across.
+"""Beam search: the likeliest continuations as wholes, not token by token.
 
-    cadenza run inferlets/beam_search.py --question "What is 12 plus 30?" --width 4
+    cadenza run beam_search.py --prompt "The capital" --beams 4 --max_tokens 20
 
-question: what to answer. width: beams kept (4). max_tokens: of an answer (60). length_penalty: the total is divided by
-length to this power (1.0; Wu et al. 2016, arXiv 1609.08144, section 7). A beam is a fork: copy-on-write, so beams share
-the pages of all that they have in common.
+Arguments: `prompt`, or `question` for a chat. `beams`, how many are kept (4). `max_tokens` (32). `length_penalty` (1):
+a beam's score is its log-probability over its length to this power. Prints the beams with their scores, best last.
+
+Each beam is a context; what beams have in common is computed and stored once.
 """
 
 import asyncio
@@ -15,55 +16,48 @@ import cadenza
 
 @dataclass
 class Beam:
+    """A continuation: its context, its own tokens, their log-probability in all."""
+
     context: cadenza.Context
     tokens: list[int]
-    total: float                                     # log-probability of its tokens
+    log_probability: float
     ended: bool = False
 
-    def score(self, penalty: float) -> float:
-        return self.total / max(1, len(self.tokens)) ** penalty
+    def score(self, length_penalty: float) -> float:
+        return float(self.log_probability / max(1, len(self.tokens)) ** length_penalty)
+
+    def extended(self, token: int, log_probability: float, stop_tokens: frozenset[int]) -> "Beam":
+        """A new beam: this one and another token."""
+        context = self.context.fork()
+        context.fill([token])
+        total = self.log_probability + log_probability
+        return Beam(context, [*self.tokens, token], total, token in stop_tokens)
 
 
-async def main(args: cadenza.Arguments) -> str:
-    context = cadenza.Context()
-    context.user(args.question)
-    context.fill("")                                 # the answer begins here
-    width, penalty = args.get("width", 4), args.get("length_penalty", 1.0)
-    beams = [Beam(context, [], 0.0)]
-    for _ in range(args.get("max_tokens", 60)):
-        if all(beam.ended for beam in beams):
+async def search(start: cadenza.Context, beams: int, max_tokens: int, length_penalty: float) -> list[Beam]:
+    """The best continuations of `start`, best first."""
+    stop_tokens = cadenza.model.facts().stop_tokens
+    kept = [Beam(start, [], 0.0)]
+    for _ in range(max_tokens):
+        open_beams = [beam for beam in kept if not beam.ended]
+        if not open_beams:
             break
-        beams = keep_best(await grow(beams, width), width, penalty)
-    best = max(beams, key=lambda beam: beam.score(penalty))
-    stops = cadenza.model.facts().stop_tokens
-    return cadenza.model.detokenize([token for token in best.tokens if token not in stops], special=True)
-
-
-async def grow(beams: list[Beam], width: int) -> list[tuple[Beam, int | None, float]]:
-    """(beam, its next token, log-probability with it): for a beam that has ended, itself."""
-    open_beams = [beam for beam in beams if not beam.ended]
-    tops = await asyncio.gather(*(beam.context.top(width) for beam in open_beams))
-    grown: list[tuple[Beam, int | None, float]] = [(beam, None, beam.total) for beam in beams if beam.ended]
-    for beam, top in zip(open_beams, tops, strict=True):
-        for token, log_probability in zip(top.tokens, top.log_probabilities, strict=True):
-            grown.append((beam, token, beam.total + log_probability))
-    return grown
-
-
-def keep_best(grown: list[tuple[Beam, int | None, float]], width: int, penalty: float) -> list[Beam]:
-    def score(candidate: tuple[Beam, int | None, float]) -> float:
-        beam, token, total = candidate
-        return total / max(1, len(beam.tokens) + (token is not None)) ** penalty
-
-    kept: list[Beam] = []
-    for beam, token, total in sorted(grown, key=score, reverse=True)[:width]:
-        if token is None:
-            kept.append(beam)
-            continue
-        fork = beam.context.fork()
-        fork.fill([token])
-        kept.append(Beam(fork, [*beam.tokens, token], total, token in cadenza.model.facts().stop_tokens))
-    for beam in {id(beam): beam for beam, _, _ in grown}.values():
-        if beam not in kept:
-            beam.context.close()
+        tops = await asyncio.gather(*(beam.context.top(beams) for beam in open_beams))
+        candidates = [beam for beam in kept if beam.ended]
+        for beam, top in zip(open_beams, tops, strict=True):
+            for token, log_probability in zip(top.tokens, top.log_probabilities, strict=True):
+                candidates.append(beam.extended(token, log_probability, stop_tokens))
+        kept = sorted(candidates, key=lambda beam: beam.score(length_penalty), reverse=True)[:beams]
     return kept
+
+
+async def main(args: cadenza.Arguments) -> None:
+    async with cadenza.Context() as start:
+        if "question" in args:
+            start.user(args.question)
+        else:
+            start.fill(args.prompt)
+        penalty = args.get("length_penalty", 1.0)
+        found = await search(start, args.get("beams", 4), args.get("max_tokens", 32), penalty)
+        for beam in reversed(found):
+            print(f"{beam.score(penalty):8.3f}  {cadenza.model.detokenize(beam.tokens)}")

@@ -1,42 +1,55 @@
-"""The best of several answers: n forks of one context are sampled at once, and the likeliest on average wins.
+"""Several answers to one question; the one that the model itself finds likeliest wins.
 
-    cadenza run inferlets/best_of_n.py --question "Say hello." --n 4
+    cadenza run best_of_n.py --question "Who are you?" --n 4
 
-question: what to answer. n: how many (4). temperature (0.8), seed: how they are drawn. max_tokens: of each (100).
-verbose: all of them, with their mean log-probabilities. (Best-of-n by mean log-probability: Adiwardana et al. 2020,
-arXiv 2001.09977, section 3.2, "sample and rank".)
+Arguments: `question`. `n`, how many answers (4). `temperature` (0.8). `max_tokens` of each (256). `seed` (0).
+Prints the answers with their scores, and last the best one. A score is the mean log-probability of the answer's tokens.
+
+The question is computed once: the candidates are forks of one context and share its pages.
 """
 
 import asyncio
+from dataclasses import dataclass
 
 import cadenza
 
 
-async def main(args: cadenza.Arguments) -> str:
-    async with cadenza.Context() as context:
-        context.user(args.question)
-        await context.prefill()                      # computed once; the forks share its pages
-        answers = await asyncio.gather(*(
-            attempt(context, args.get("temperature", 0.8), args.get("seed", 0) + n, args.get("max_tokens", 100))
-            for n in range(args.get("n", 4))
-        ))
-    answers.sort(reverse=True)
-    if args.get("verbose"):
-        for score, text in answers:
-            print(f"{score:8.3f}  {text}")
-    return answers[0][1]
+@dataclass(frozen=True)
+class Candidate:
+    """An answer; `score` is the mean log-probability of its tokens, at most 0."""
+
+    text: str
+    score: float
 
 
-async def attempt(context: cadenza.Context, temperature: float, seed: int, max_tokens: int) -> tuple[float, str]:
-    """(mean log-probability of its tokens, text)."""
-    async with context.fork() as fork:
-        generation = fork.generate(max_tokens, sampler=cadenza.Sampler(temperature=temperature, seed=seed))
+async def candidate(question: cadenza.Context, sampler: cadenza.Sampler, max_tokens: int) -> Candidate:
+    async with question.fork() as attempt, question.fork() as judge:
+        generation = attempt.generate(max_tokens, sampler=sampler)
         text = await generation.text()
-        scores = await context_before(fork, len(generation.tokens)).score(generation.tokens)
-        return sum(scores) / len(scores), text
+        scores = await judge.score(generation.tokens)
+    return Candidate(text, sum(scores) / len(scores))
 
 
-def context_before(fork: cadenza.Context, tokens: int) -> cadenza.Context:
-    """`fork` without its last tokens."""
-    fork.truncate(len(fork) - tokens)
-    return fork
+async def best_of(
+    question: cadenza.Context, count: int, temperature: float, max_tokens: int, seed: int
+) -> list[Candidate]:
+    """`count` candidates, the best one first."""
+    await question.prefill()
+    samplers = [cadenza.Sampler(temperature, seed=seed + number) for number in range(count)]
+    found = await asyncio.gather(*(candidate(question, sampler, max_tokens) for sampler in samplers))
+    return sorted(found, key=lambda each: each.score, reverse=True)
+
+
+async def main(args: cadenza.Arguments) -> str:
+    async with cadenza.Context() as question:
+        question.user(args.question)
+        found = await best_of(
+            question,
+            count=args.get("n", 4),
+            temperature=args.get("temperature", 0.8),
+            max_tokens=args.get("max_tokens", 256),
+            seed=args.get("seed", 0),
+        )
+    for each in found:
+        print(f"{each.score:8.3f}  {each.text}")
+    return found[0].text

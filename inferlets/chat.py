@@ -1,27 +1,54 @@
-"""A conversation: every message of the client is answered, and what was said before is not computed again.
+"""A chat of many turns: each message of the client is answered by one message.
 
-    cadenza run inferlets/chat.py --system "You are brief."          # then type lines; an empty one ends it
+    cadenza run chat.py --system "Be brief."
 
-system: how to behave. question: a first message, if there is one already. max_tokens: of an answer (200).
+Arguments: `system`, how to behave (none). `max_tokens` of one answer (512). `temperature` (0), `seed` (0). `first`,
+what the user says first (else the first message is awaited).
+
+Sends each answer as a message when it is complete, and prints it as it comes. The message "/end" ends the chat; so does
+the signal `terminate`. What was said before stays computed: a turn costs its own tokens only.
 """
+
+import asyncio
+import contextlib
 
 import cadenza
 
 
-async def main(args: cadenza.Arguments) -> None:
-    async with cadenza.Context() as context:
-        if args.get("system"):
-            context.system(args.system)
-        if args.get("question"):
-            await answer(context, args.question, args.get("max_tokens", 200))
-        async for message in cadenza.messages():
-            if not message.strip():
-                break
-            await answer(context, message, args.get("max_tokens", 200))
-
-
-async def answer(context: cadenza.Context, message: str, max_tokens: int) -> None:
-    context.user(message)
-    async for piece in context.generate(max_tokens):
+async def answer(context: cadenza.Context, said: str, args: cadenza.Arguments) -> None:
+    sampler = cadenza.Sampler(args.get("temperature", 0.0), seed=args.get("seed", 0))
+    context.user(said)
+    generation = context.generate(args.get("max_tokens", 512), sampler=sampler)
+    async for piece in generation:
         print(piece, end="", flush=True)
     print()
+    cadenza.send(generation.said)
+
+
+async def converse(args: cadenza.Arguments) -> None:
+    async with cadenza.Context() as context:
+        if "system" in args:
+            context.system(args.system)
+        if "first" in args:
+            await answer(context, args.first, args)
+        async for said in cadenza.messages():
+            if said.strip() == "/end":
+                return
+            await answer(context, said, args)
+
+
+async def main(args: cadenza.Arguments) -> None:
+    chat = asyncio.ensure_future(converse(args))
+    ended = asyncio.ensure_future(until_terminated())
+    await asyncio.wait([chat, ended], return_when=asyncio.FIRST_COMPLETED)
+    if chat.done():
+        await chat
+    chat.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await chat
+
+
+async def until_terminated() -> None:
+    async for signal in cadenza.signals():
+        if signal in ("terminate", "interrupt"):
+            return

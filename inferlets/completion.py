@@ -1,9 +1,9 @@
 """Continues a text.
 
-    cadenza run inferlets/completion.py --prompt "Mara lives in" --max_tokens 40 --temperature 0.8 --seed 7
+    cadenza run completion.py --prompt "Once upon a time"
 
-prompt: what to continue. max_tokens: at most so many (64). stop: end before this text. temperature (0: greedy), top_k,
-top_p, min_p, seed: how tokens are drawn.
+Arguments: `prompt`, the text. `max_tokens` (256). `temperature` (0: the likeliest token each time), `top_p` (1), `seed`
+(0). `stop`, a text or a list of texts that end it (none).
 """
 
 import cadenza
@@ -11,11 +11,13 @@ import cadenza
 
 async def main(args: cadenza.Arguments) -> None:
     sampler = cadenza.Sampler(
-        temperature=args.get("temperature", 0.0), top_k=args.get("top_k", 0), top_p=args.get("top_p", 1.0),
-        min_p=args.get("min_p", 0.0), seed=args.get("seed", 0),
+        temperature=args.get("temperature", 0.0),
+        top_p=args.get("top_p", 1.0),
+        seed=args.get("seed", 0),
     )
     async with cadenza.Context() as context:
         context.fill(args.prompt)
-        async for piece in context.generate(args.get("max_tokens", 64), sampler=sampler, stop=args.get("stop", ())):
+        answer = context.generate(args.get("max_tokens", 256), sampler=sampler, stop=args.get("stop", ()))
+        async for piece in answer:
             print(piece, end="", flush=True)
     print()

@@ -1,10 +1,12 @@
-"""An agent that reasons and acts: the model answers or calls a tool; the tool runs here, in the program's own code, its
-result goes into the context, and the model goes on from where it stood. (ReAct: Yao et al. 2022, arXiv 2210.03629.)
+"""A ReAct agent: the model says which tool it wants, this program runs it and tells the model what came out.
 
-    cadenza run inferlets/react.py --question "What is 48 times 37?"
+    cadenza run react.py --question "What is 17 times 23?"
 
-question: the task. max_steps: calls at most (8). max_tokens: of one step (120). system: how to behave.
-Copy it and put your own functions under `@tools.add`.
+Arguments: `question`. `system`, how to behave (none). `max_steps`, how many calls at most (8). `max_tokens` of one step
+(256). Prints each call with its result, and last the answer.
+
+The tools are functions of this file, called in the sandbox beside the model: no message leaves the machine between a
+call and what the model says next, and nothing that it has read is computed twice. Source: Yao et al., "ReAct", 2022.
 """
 
 import time
@@ -22,21 +24,32 @@ def calculator(expression: str) -> str:
 
 @tools.add
 def clock(city: str) -> str:
-    """The time in UTC, wherever the city is."""
-    return time.strftime("%H:%M", time.gmtime())
+    """The time in a city as hours and minutes, summer time left aside."""
+    offsets = {"london": 0, "paris": 1, "berlin": 1, "cairo": 2, "tokyo": 9, "new york": -5}
+    if city.strip().lower() not in offsets:
+        raise ValueError("unknown city")
+    return time.strftime("%H:%M", time.gmtime(time.time() + 3600 * offsets[city.strip().lower()]))
+
+
+async def act(context: cadenza.Context, tools: cadenza.Tools, max_steps: int = 8, max_tokens: int = 256) -> str:
+    """Lets the model go on until it answers in place of calling a tool; answers what it said.
+
+    Raises RuntimeError when it still calls tools after `max_steps`.
+    """
+    for _ in range(max_steps):
+        said = await context.generate(max_tokens).text()
+        call = tools.find(said)
+        if call is None:
+            return said
+        result = await tools.run(call)
+        print(f"{call.name}({call.text or dict(call.named)}) = {result}")
+        context.tool(result)
+    raise RuntimeError(f"the model still wants tools after {max_steps} calls")
 
 
 async def main(args: cadenza.Arguments) -> str:
     async with cadenza.Context() as context:
-        if args.get("system"):
+        if "system" in args:
             context.system(args.system)
         context.user(args.question)
-        for _ in range(args.get("max_steps", 8)):
-            said = await context.generate(args.get("max_tokens", 120)).text()
-            call = tools.find(said)
-            if call is None:
-                return said
-            result = await tools.run(call)
-            print(f"[{call.name}({call.text or dict(call.named)}) → {result}]")
-            context.tool(result)
-    raise SystemExit(f"no answer after {args.get('max_steps', 8)} calls")
+        return await act(context, tools, args.get("max_steps", 8), args.get("max_tokens", 256))

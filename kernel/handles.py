@@ -22,7 +22,7 @@ class Waitable:
 
     def __init__(self) -> None:
         self.ready = False
-        self.watcher: Wait | None = None
+        self.watcher: Wait | WaitOne | None = None
 
     def signal(self) -> None:
         """Ready from now on. Idempotent."""
@@ -158,6 +158,33 @@ class Wait:
             self._timer()
         if self._wake is not None:
             self._wake()
+
+
+class WaitOne:
+    """A `Wait` for one handle and without a timeout: what most waits are."""
+
+    __slots__ = ("_answer", "_waitable", "_wake")
+
+    def __init__(self, number: int, waitable: Waitable) -> None:
+        self._answer = [number]
+        self._waitable = waitable
+        self._wake: Wake | None = None
+
+    def subscribe(self, wake: Wake) -> None:
+        self._wake = wake
+        self._waitable.watcher = self
+
+    def notice(self) -> None:
+        self._waitable.watcher = None
+        if self._wake is not None:
+            self._wake()
+
+    def answer(self) -> list[int]:
+        return self._answer if self._waitable.ready else []
+
+    def abandon(self) -> None:
+        self._wake = None
+        self._waitable.watcher = None
 
 
 class Timer(Waitable):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cadenza.kernel.handles import Timer, Wait, Waitable, unique
+from cadenza.kernel.handles import Timer, Wait, Waitable, WaitOne, unique
 from cadenza.kernel.limits import TIMER_SECONDS, WAIT_HANDLES
 from cadenza.kernel.process import Process
 from cadenza.kvfs.errors import Invalid, LimitExceeded
@@ -19,7 +19,13 @@ NANOSECONDS = 1e-9
 class EventCalls:
     def wait(self, process: Process, handles: Any, until: str, timeout_ns: int | None, intents: Sequence[Any]) -> Any:
         """The one hot call: a list at once, or a Wait."""
-        numbers = unique(handles.tolist())
+        numbers = handles.tolist()
+        if len(numbers) == 1 and timeout_ns is None:
+            waitable = process.handles.get(numbers[0], Waitable)
+            if intents:
+                process.waiting_for = intents[0].tool
+            return numbers if waitable.ready else WaitOne(numbers[0], waitable)
+        numbers = unique(numbers)
         if len(numbers) > WAIT_HANDLES:
             raise LimitExceeded(f"{len(numbers)} handles in one wait; at most {WAIT_HANDLES}", "wait_handles")
         if not numbers and timeout_ns is None:

@@ -1,4 +1,4 @@
-"""The model can't calculate, and knows it: it calls a tool, and this program runs it."""
+"""An agent that calculates: the model writes the expression, the program works it out."""
 
 import cadenza
 
@@ -11,15 +11,14 @@ def calculator(expression: str) -> str:
     return cadenza.arithmetic.evaluate(expression)
 
 
-async def main(args: cadenza.Arguments) -> None:
+async def main(args: cadenza.Arguments) -> str:
     async with cadenza.Context() as context:
-        context.user(args.get("question", "What is 48 times 37?"))
+        context.user(args.get("question", "What is 17 times 23?"))
         while True:
             said = await context.generate(max_tokens=100).text()
             call = tools.find(said)
             if call is None:
-                print(said)
-                return
+                return said
             result = await tools.run(call)
-            print(f"calls {call.name}({call.text}), which answers {result}")
+            print(f"{call.name}({call.text}) = {result}")
             context.tool(result)

@@ -1,24 +1,24 @@
-"""Questions about a text that the model has never seen. The text is computed once; every question is a fork of it."""
+"""Answers questions about a document. The document is read once; each question goes on in a fork of its context."""
 
 import asyncio
 
 import cadenza
 
-DOCUMENT = "Mara lives in Oslo. Mara keeps a blue kite. Ivo lives in Lima. Ivo keeps a red drum."
-QUESTIONS = ["Where does Mara live?", "Where does Ivo live?", "What does Ivo keep?"]
+DOCUMENT = "Mara lives in Lisbon. Ivo is a baker. The red kite belongs to Anna. Felix lives in Oslo."
+QUESTIONS = ("Where does Mara live?", "Who owns the red kite?", "Where does Felix live?")
+
+
+async def answer(document: cadenza.Context, question: str) -> str:
+    async with document.fork() as context:
+        context.user(question)
+        return await context.generate(max_tokens=60).text()
 
 
 async def main(args: cadenza.Arguments) -> None:
-    questions = [args.question] if args.get("question") else QUESTIONS
+    questions = args.get("questions", QUESTIONS)
     async with cadenza.Context() as document:
         document.system(args.get("document", DOCUMENT))
         await document.prefill()
-        answers = await asyncio.gather(*(ask(document, question) for question in questions))
-    for question, answer in zip(questions, answers, strict=True):
-        print(f"{question} {answer}")
-
-
-async def ask(document: cadenza.Context, question: str) -> str:
-    async with document.fork() as context:
-        context.user(question)
-        return await context.generate(max_tokens=40).text()
+        answers = await asyncio.gather(*(answer(document, question) for question in questions))
+    for question, said in zip(questions, answers, strict=True):
+        print(f"{question} {said}")

@@ -143,10 +143,10 @@ class Loop(asyncio.AbstractEventLoop):
             if timer._cancelled:
                 self._dead_timers -= 1
             else:
-                timer._scheduled = False
+                timer._scheduled = False  # type: ignore[attr-defined]
                 self._ready.append(timer)
 
-    def run_until_complete(self, future: Awaitable[T]) -> T:  # type: ignore[override]
+    def run_until_complete(self, future: Awaitable[T]) -> T:
         """Runs until `future` is done; answers its result or raises its exception."""
         if asyncio_events._get_running_loop() is not None:
             raise RuntimeError("this program's event loop is already running: await instead")
