@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def null_link(**device: Any) -> LocalLink:
     return LocalLink(NullDevice(**device))
 
 
-def run(description: str, measure: Callable[[bool], Awaitable[Figures]]) -> None:
+def run(description: str, measure: Callable[[bool], Coroutine[Any, Any, Figures]]) -> None:
     """The command line of a benchmark: `--quick`, progress as plain lines, the figures as the last line."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="under 50 seconds on two cores")

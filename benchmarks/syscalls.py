@@ -61,7 +61,7 @@ async def measure(quick: bool) -> Figures:
         async with kernel_over(null_link(pages=32_768, cost=CostModel(fixed_ms=step_ms))) as kernel:
             source = PYTHON
             if image == "compiled":
-                source = (await asyncio.to_thread(build, Path(__file__).with_name("syscalls.c"))).read_bytes()
+                source = await asyncio.to_thread(build, [Path(__file__).with_name("syscalls.c")])
             await kernel.images.add("bench", source, name=image)
             await measure_programs(kernel, image, 20, 5)
             took = [await measure_programs(kernel, image, programs, calls) for _ in range(rounds)]

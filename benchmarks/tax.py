@@ -1,7 +1,8 @@
 """What the operating system costs: tokens per second through Python programs over those of a bare loop.
 
-The shape is Qwen2.5-0.5B's with 4 of its 24 layers, random weights in bfloat16, in the worker process, on every core.
-The bare loop hands that same worker ready-made decode batches, two steps ahead, and does nothing with the answers; the
+The shape is Qwen2.5-0.5B's with 4 of its 24 layers, random weights, in the worker process, with the threads
+and the type that the daemon would choose: one core is left to the programs, and bfloat16 is used where the CPU
+multiplies it. The bare loop hands that same worker ready-made decode batches, two steps ahead, and does nothing with the answers; the
 programs each await every token of a run, one at a time. Rounds of both alternate in one run, both warm, both continuing
 from a context of CONTEXT tokens.
 """
@@ -23,6 +24,8 @@ from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.device.worker_link import WorkerLink
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.limits import RUN_AHEAD_STEPS
+from cadenza.kvfs.errors import DeviceLost
+from cadenza.server.devices import choose_threads, cpu_multiplies_bfloat16
 
 SHAPE: dict[str, Any] = {
     "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 4,
@@ -66,7 +69,7 @@ class BareLoop:
         """Seconds for `tokens` steps."""
         self._left, self._length = tokens, CONTEXT
         self._done = asyncio.get_running_loop().create_future()
-        self._link.connect(self._answered, self._done.set_exception)
+        self._link.connect(self._answered, lambda reason: self._done.set_exception(DeviceLost(reason)))
         started = time.perf_counter()
         for _ in range(RUN_AHEAD_STEPS):
             self._submit()
@@ -125,7 +128,8 @@ async def through_programs(kernel: Kernel, programs: int, tokens: int) -> float:
 
 async def measure(quick: bool) -> Figures:
     tokens, rounds = (48, 3) if quick else (128, 7)
-    config = TorchConfig(pages=2 * 32 * 48, shape=SHAPE, dtype="bfloat16")
+    dtype = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
+    config = TorchConfig(pages=2 * 32 * 48, shape=SHAPE, dtype=dtype, threads=choose_threads(None))
     link = await WorkerLink.start(config)
     figures: Figures = {}
     async with kernel_over(link) as kernel:

@@ -1,11 +1,12 @@
 """Several answers to one question; the one that the model itself finds likeliest wins.
 
-    cadenza run best_of_n.py --question "Who are you?" --n 4
+    cadenza run inferlets/best_of_n.py --question "Who are you?" --n 4
 
 Arguments: `question`. `n`, how many answers (4). `temperature` (0.8). `max_tokens` of each (256). `seed` (0).
 Prints the answers with their scores, and last the best one. A score is the mean log-probability of the answer's tokens.
 
-The question is computed once: the candidates are forks of one context and share its pages.
+The question is computed once: the candidates are forks of one context and share its pages. Source: "sample and rank",
+Adiwardana et al., "Towards a Human-like Open-Domain Chatbot", 2020, section 3.2.
 """
 
 import asyncio

@@ -1,12 +1,12 @@
 """A chat of many turns: each message of the client is answered by one message.
 
-    cadenza run chat.py --system "Be brief."
+    cadenza run inferlets/chat.py --system "Be brief."          # then type lines; an empty one ends it
 
 Arguments: `system`, how to behave (none). `max_tokens` of one answer (512). `temperature` (0), `seed` (0). `first`,
 what the user says first (else the first message is awaited).
 
-Sends each answer as a message when it is complete, and prints it as it comes. The message "/end" ends the chat; so does
-the signal `terminate`. What was said before stays computed: a turn costs its own tokens only.
+Prints each answer as it comes, and sends it as a message when it is complete. An empty message ends the chat; so do the
+signals `terminate` and `interrupt`. What was said before stays computed: a turn costs its own tokens only.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ async def converse(args: cadenza.Arguments) -> None:
         if "first" in args:
             await answer(context, args.first, args)
         async for said in cadenza.messages():
-            if said.strip() == "/end":
+            if not said.strip():
                 return
             await answer(context, said, args)
 

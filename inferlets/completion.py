@@ -1,9 +1,9 @@
 """Continues a text.
 
-    cadenza run completion.py --prompt "Once upon a time"
+    cadenza run inferlets/completion.py --prompt "Once upon a time"
 
-Arguments: `prompt`, the text. `max_tokens` (256). `temperature` (0: the likeliest token each time), `top_p` (1), `seed`
-(0). `stop`, a text or a list of texts that end it (none).
+Arguments: `prompt`, the text. `max_tokens` (256). `stop`, a text or a list of texts that end it (none).
+`temperature` (0: the likeliest token each time), `top_k`, `top_p`, `min_p` (off), `seed` (0).
 """
 
 import cadenza
@@ -12,7 +12,9 @@ import cadenza
 async def main(args: cadenza.Arguments) -> None:
     sampler = cadenza.Sampler(
         temperature=args.get("temperature", 0.0),
+        top_k=args.get("top_k", 0),
         top_p=args.get("top_p", 1.0),
+        min_p=args.get("min_p", 0.0),
         seed=args.get("seed", 0),
     )
     async with cadenza.Context() as context:

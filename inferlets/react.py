@@ -1,6 +1,6 @@
 """A ReAct agent: the model says which tool it wants, this program runs it and tells the model what came out.
 
-    cadenza run react.py --question "What is 17 times 23?"
+    cadenza run inferlets/react.py --question "What is 17 times 23?"
 
 Arguments: `question`. `system`, how to behave (none). `max_steps`, how many calls at most (8). `max_tokens` of one step
 (256). Prints each call with its result, and last the answer.

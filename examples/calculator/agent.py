@@ -13,7 +13,7 @@ def calculator(expression: str) -> str:
 
 async def main(args: cadenza.Arguments) -> str:
     async with cadenza.Context() as context:
-        context.user(args.get("question", "What is 17 times 23?"))
+        context.user(args.get("question", "What is 48 times 37?"))
         while True:
             said = await context.generate(max_tokens=100).text()
             call = tools.find(said)

@@ -1,44 +1,14 @@
-"""Two programs that talk by messages: one asks, the other, with a model context of its own, answers.
-
-Without arguments this program is the one that asks: it starts the other from the same image, whose name it is given.
-"""
-
-import json
+"""Two turns: the second question is about what was said in the first. Only what is new is computed."""
 
 import cadenza
 
-QUESTIONS = ("Who are you?", "What can you do?", "Thank you.")
-
-
-async def ask(args: cadenza.Arguments) -> None:
-    """Publishes each question and waits for its answer."""
-    name = f"conversation-{cadenza.pid()}"
-    with cadenza.subscribe(f"{name}-answers") as answers:
-        child = cadenza.spawn(args.get("image", "conversation"), {"role": "answer", "name": name})
-        await answers.receive()                             # the other is there: nothing is published to nobody
-        for question in QUESTIONS:
-            cadenza.publish(f"{name}-questions", json.dumps({"question": question}))
-            print(f"{question} {await answers.receive()}")
-        cadenza.publish(f"{name}-questions", json.dumps({"end": True}))
-        status = await child.wait()
-    print(f"the other {status.ending}")
-
-
-async def answer(name: str) -> None:
-    """Answers what is published until it is told to end."""
-    async with cadenza.Context() as context:
-        with cadenza.subscribe(f"{name}-questions") as questions:
-            cadenza.publish(f"{name}-answers", "ready")
-            async for message in questions:
-                asked = json.loads(message)
-                if asked.get("end"):
-                    return
-                context.user(asked["question"])
-                cadenza.publish(f"{name}-answers", await context.generate(max_tokens=60).text())
+TURNS = ["Mara lives in Oslo. Ivo lives in Lima. Where does Ivo live?", "Where does Mara live?"]
 
 
 async def main(args: cadenza.Arguments) -> None:
-    if args.get("role") == "answer":
-        await answer(args.name)
-    else:
-        await ask(args)
+    async with cadenza.Context() as context:
+        for turn in args.get("turns", TURNS):
+            context.user(turn)
+            held = context.file.status().tokens
+            answer = await context.generate(max_tokens=40).text()
+            print(f"> {turn}\n{answer}  ({held} tokens were there already)")

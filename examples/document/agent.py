@@ -15,7 +15,7 @@ async def answer(document: cadenza.Context, question: str) -> str:
 
 
 async def main(args: cadenza.Arguments) -> None:
-    questions = args.get("questions", QUESTIONS)
+    questions = [args.question] if "question" in args else QUESTIONS
     async with cadenza.Context() as document:
         document.system(args.get("document", DOCUMENT))
         await document.prefill()

@@ -1,40 +1,41 @@
-"""Two programs of one user: one asks, the other, its child, answers by calling a tool. They talk through queues."""
+"""Two programs that talk by messages: one asks, the other, its child, answers from a model context of its own."""
 
 import json
 
 import cadenza
 
-QUESTIONS = ["What is 12 times 12?", "What is 100 minus 58?"]
+QUESTIONS = ("Who are you?", "What can you do?", "Thank you.")
+
+
+async def ask(args: cadenza.Arguments) -> None:
+    """Publishes each question and waits for its answer."""
+    name = f"two-programs-{cadenza.pid()}"
+    with cadenza.subscribe(f"{name}-answers") as answers:
+        child = cadenza.spawn(args.get("image", "two_programs"), {"role": "answer", "name": name})
+        await answers.receive()                             # the other is there: nothing is published to nobody
+        for question in QUESTIONS:
+            cadenza.publish(f"{name}-questions", json.dumps({"question": question}))
+            print(f"{question} {await answers.receive()}")
+        cadenza.publish(f"{name}-questions", json.dumps({"end": True}))
+        status = await child.wait()
+    print(f"the other {status.ending}")
+
+
+async def answer(name: str) -> None:
+    """Answers what is published until it is told to end."""
+    async with cadenza.Context() as context:
+        with cadenza.subscribe(f"{name}-questions") as questions:
+            cadenza.publish(f"{name}-answers", "ready")
+            async for message in questions:
+                asked = json.loads(message)
+                if asked.get("end"):
+                    return
+                context.user(asked["question"])
+                cadenza.publish(f"{name}-answers", await context.generate(max_tokens=60).text())
 
 
 async def main(args: cadenza.Arguments) -> None:
-    if args.get("role") == "worker":
-        await work()
-        return
-    child = cadenza.spawn(args.get("image", "two_programs"), {"role": "worker"})
-    for question in QUESTIONS:
-        cadenza.push("questions", question)
-    cadenza.push("questions", "")
-    answers = cadenza.pull("answers")
-    for _ in QUESTIONS:
-        answer = json.loads(await answers.receive())
-        print(f"{answer['question']} {answer['answer']}")
-    status = await child.wait()
-    print(f"the worker has {status.ending}")
-
-
-async def work() -> None:
-    questions = cadenza.pull("questions")
-    while question := await questions.receive():
-        cadenza.push("answers", json.dumps({"question": question, "answer": await answer(question)}))
-
-
-async def answer(question: str) -> str:
-    async with cadenza.Context() as context:
-        context.user(question)
-        said = await context.generate(max_tokens=60).text()
-        call = cadenza.Tools().find(said)
-        if call is not None:
-            context.tool(cadenza.arithmetic.evaluate(call.text))
-            said = await context.generate(max_tokens=60).text()
-        return said
+    if args.get("role") == "answer":
+        await answer(args.name)
+    else:
+        await ask(args)

@@ -13,7 +13,7 @@ async def main(args: cadenza.Arguments) -> None:
         context.user(args.get("question", QUESTION))
         await context.prefill()
         votes = Counter(await asyncio.gather(*(draw(context, seed) for seed in range(args.get("voters", 7)))))
-    (answer, count), = votes.most_common(1)
+    answer, count = votes.most_common(1)[0]
     print(f"{answer}  ({count} of {votes.total()} agree)")
 
 

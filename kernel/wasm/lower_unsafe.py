@@ -181,7 +181,7 @@ def _fill_numbers(name: str) -> Fill:
             data = pointer_at(MEMORY, address + 16)[0]
             MEMORY[data:data + len(packed)] = packed
         else:
-            numbers = np.asarray(value, dtype)
+            numbers = np.frombuffer(value, dtype) if isinstance(value, bytes) else np.asarray(value, dtype)
             _list_new(address + 8, count)
             table = np.frombuffer(MEMORY, cell, count * cells, pointer_at(MEMORY, address + 16)[0])
             table[0::cells] = kind

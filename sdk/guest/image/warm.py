@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import linecache
 import sys
 from types import CodeType
 
@@ -70,6 +71,7 @@ def up() -> set[CodeType]:
             program.run(SMALL, "{}", 7)
             sys.setprofile(None)
             rehearse()
+            linecache.clearcache()       # the rehearsal's main.py is not the program's
             sys.meta_path[:] = imports
             for name in set(sys.modules) - modules:
                 del sys.modules[name]
