@@ -1,8 +1,8 @@
 """What the operating system costs: tokens per second through Python programs over those of a bare loop.
 
-The shape is Qwen2.5-0.5B's with 4 of its 24 layers, random weights, in the worker process, with the threads
-and the type that the daemon would choose: one core is left to the programs, and bfloat16 is used where the CPU
-multiplies it. The bare loop hands that same worker ready-made decode batches, two steps ahead, and does nothing with the answers; the
+The shape is Qwen2.5-0.5B's with 4 of its 24 layers, random weights, in the worker process, with the threads and the
+type that the daemon would choose: one core is left to the programs, and bfloat16 is used where the CPU multiplies it.
+The bare loop hands that same worker ready-made decode batches, two steps ahead, and does nothing with the answers; the
 programs each await every token of a run, one at a time. Rounds of both alternate in one run, both warm, both continuing
 from a context of CONTEXT tokens.
 """
@@ -127,7 +127,7 @@ async def through_programs(kernel: Kernel, programs: int, tokens: int) -> float:
 
 
 async def measure(quick: bool) -> Figures:
-    tokens, rounds = (48, 3) if quick else (128, 7)
+    tokens, rounds = (16, 3) if quick else (64, 5)
     dtype = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
     config = TorchConfig(pages=2 * 32 * 48, shape=SHAPE, dtype=dtype, threads=choose_threads(None))
     link = await WorkerLink.start(config)

@@ -1,11 +1,11 @@
-"""A chat of many turns: each message of the client is answered by one message.
+"""A chat of many turns: each message of the client is answered.
 
     cadenza run inferlets/chat.py --system "Be brief."          # then type lines; an empty one ends it
 
 Arguments: `system`, how to behave (none). `max_tokens` of one answer (512). `temperature` (0), `seed` (0). `first`,
 what the user says first (else the first message is awaited).
 
-Prints each answer as it comes, and sends it as a message when it is complete. An empty message ends the chat; so do the
+Prints each answer as it comes, a line each. An empty message ends the chat; so do the
 signals `terminate` and `interrupt`. What was said before stays computed: a turn costs its own tokens only.
 """
 
@@ -18,11 +18,9 @@ import cadenza
 async def answer(context: cadenza.Context, said: str, args: cadenza.Arguments) -> None:
     sampler = cadenza.Sampler(args.get("temperature", 0.0), seed=args.get("seed", 0))
     context.user(said)
-    generation = context.generate(args.get("max_tokens", 512), sampler=sampler)
-    async for piece in generation:
+    async for piece in context.generate(args.get("max_tokens", 512), sampler=sampler):
         print(piece, end="", flush=True)
     print()
-    cadenza.send(generation.said)
 
 
 async def converse(args: cadenza.Arguments) -> None:

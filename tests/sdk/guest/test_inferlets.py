@@ -50,8 +50,7 @@ def test_chat_answers_each_message(tmp_path: Path) -> None:
             process.inbox.put("Bye.")
             process.inbox.put("")
             done = await here.end(process)
-            assert (done.status.ending, done.messages) == ("finished", ["Hello.", "Goodbye."]), done.error
-            assert done.output == "Hello.\nGoodbye.\n"
+            assert (done.status.ending, done.output) == ("finished", "Hello.\nGoodbye.\n"), done.error
 
     asyncio.run(main())
 
