@@ -44,11 +44,12 @@ async def daemon(*options: str) -> AsyncIterator[tuple[int, str]]:
 
 
 def resident_mib(pid: int) -> float:
-    """Memory of the process itself, pages of mapped files included once."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+    """Resident memory, proportional: a page of the interpreter's image that a thousand programs map counts once, which
+    VmRSS would count a thousand times."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError(f"process {pid} has no VmRSS")
+    raise RuntimeError(f"process {pid} has no Pss")
 
 
 async def first_line_ms(client: Client, image: str) -> float:

@@ -9,13 +9,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from cadenza.kvfs.errors import Exists, Invalid, NotFound
+from cadenza.kvfs.errors import Exists, Invalid, NotFound, Unauthenticated
 from cadenza.sdk.client import Client, ClientError
 from cadenza.sdk.client import Invalid as ClientInvalid
 from cadenza.sdk.client import NotFound as ClientNotFound
 from cadenza.sdk.client import Unauthenticated as ClientUnauthenticated
 from cadenza.server.auth import Keys, add_key, hash_of, read_keys, remove_keys
-from cadenza.server.errors import Unauthenticated
 from cadenza.server.options import ListenOptions
 
 from .serving import PROGRAM, run, served

@@ -9,7 +9,7 @@ from google.rpc import error_details_pb2
 from cadenza.kvfs import errors
 from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded
 from cadenza.sdk.client import ClientError
-from cadenza.server.errors import Unauthenticated, rpc_status
+from cadenza.server.errors import rpc_status
 from cadenza.server.limits import STATUS_CHARACTERS
 
 from .serving import PROGRAM, run, served

@@ -1,0 +1,71 @@
+"""The daemon and the command line as processes: what a person does, on the bundled model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "cadenza.server.command_line"]
+PATIENCE_SECONDS = 240
+
+
+class Daemon:
+    def __init__(self, state: Path) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, "serve", "--json", "--address", "127.0.0.1:0", "--threads", "1", "--state", str(state)],
+            stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        lines = (json.loads(line) for line in self.process.stdout)
+        self.address = next(line["serving"] for line in lines if "serving" in line)
+        self.worker = self._worker()
+
+    def cadenza(self, *words: str, ended: int | None = 0) -> str:
+        done = subprocess.run([*COMMAND, *words], env={**os.environ, "CADENZA_SERVER": self.address}, text=True,
+                              capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS, check=False)
+        assert ended is None or done.returncode == ended, (done.returncode, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    def _worker(self) -> int:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        (worker,) = [int(pid) for pid in children if b"device.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return worker
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    running = Daemon(tmp_path)
+    yield running
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(PATIENCE_SECONDS) == 0
+    assert not Path(f"/proc/{running.worker}").exists()
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Path:
+    path = tmp_path / "agent.py"
+    path.write_text("import cadenza\nasync def main(args):\n    async with cadenza.Context() as context:\n"
+                    "        context.user(args.question)\n        print(await context.generate(40).text())\n")
+    return path
+
+
+def test_a_day_in_the_life(daemon: Daemon, agent: Path) -> None:
+    said = daemon.cadenza("run", str(agent), "--question", "Who are you?")
+    assert said.strip()
+    assert "agent" in daemon.cadenza("images")
+    assert "finished" in daemon.cadenza("ps")
+    broken = agent.with_name("broken.py")
+    broken.write_text("def main(args):\n    return (\n")
+    assert "main.py:2" in daemon.cadenza("run", str(broken), ended=125)
+    facts = json.loads(daemon.cadenza("ps", "--json").splitlines()[0])
+    assert facts["exit"]["ending"] == "finished"
+    os.kill(daemon.worker, signal.SIGKILL)
+    lost = daemon.cadenza("run", str(agent), "--question", "Who are you?", ended=1)
+    assert "DeviceLost" in lost
+    assert "finished" in daemon.cadenza("ps")
