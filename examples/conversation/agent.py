@@ -2,7 +2,7 @@
 
 import cadenza
 
-TURNS = ["Mara lives in Oslo. Ivo lives in Lima. Where does Ivo live?", "Where does Mara live?"]
+TURNS = ["Vera lives in Lisbon. Vera keeps a red kite. What does Vera keep?", "Where does Vera live?"]
 
 
 async def main(args: cadenza.Arguments) -> None:

@@ -4,8 +4,8 @@ import asyncio
 
 import cadenza
 
-DOCUMENT = "Mara lives in Lisbon. Ivo is a baker. The red kite belongs to Anna. Felix lives in Oslo."
-QUESTIONS = ("Where does Mara live?", "Who owns the red kite?", "Where does Felix live?")
+DOCUMENT = "Vera lives in Lisbon. Vera keeps a red kite."
+QUESTIONS = ("Where does Vera live?", "What does Vera keep?", "Where does Clara live?")
 
 
 async def answer(document: cadenza.Context, question: str) -> str:

@@ -5,7 +5,7 @@ import asyncio
 import cadenza
 
 WORDS = "cloud, apple, river"
-TASKS = (f"Repeat: {WORDS}.", f"Reverse: {WORDS}.", f"Sort: {WORDS}.")
+TASKS = (f"Repeat: {WORDS}.", f"Reverse: {WORDS}.", "Hello.")
 
 
 async def work(start: cadenza.Context, task: str) -> str:

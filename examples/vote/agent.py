@@ -5,7 +5,7 @@ from collections import Counter
 
 import cadenza
 
-QUESTION = "Mara lives in Oslo. Ivo lives in Lima. Where does Mara live?"
+QUESTION = "Vera lives in Rome. Clara works as a baker. Where does Vera live?"
 
 
 async def main(args: cadenza.Arguments) -> None:

@@ -44,6 +44,8 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     yield running
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(PATIENCE_SECONDS) == 0
+    assert running.process.stdout is not None
+    running.process.stdout.close()
     assert not Path(f"/proc/{running.worker}").exists()
 
 
@@ -59,13 +61,13 @@ def test_a_day_in_the_life(daemon: Daemon, agent: Path) -> None:
     said = daemon.cadenza("run", str(agent), "--question", "Who are you?")
     assert said.strip()
     assert "agent" in daemon.cadenza("images")
-    assert "finished" in daemon.cadenza("ps")
+    assert "finished" in daemon.cadenza("ps", "--all")
     broken = agent.with_name("broken.py")
     broken.write_text("def main(args):\n    return (\n")
     assert "main.py:2" in daemon.cadenza("run", str(broken), ended=125)
-    facts = json.loads(daemon.cadenza("ps", "--json").splitlines()[0])
+    facts = json.loads(daemon.cadenza("ps", "--all", "--json").splitlines()[0])
     assert facts["exit"]["ending"] == "finished"
     os.kill(daemon.worker, signal.SIGKILL)
     lost = daemon.cadenza("run", str(agent), "--question", "Who are you?", ended=1)
     assert "DeviceLost" in lost
-    assert "finished" in daemon.cadenza("ps")
+    assert "finished" in daemon.cadenza("ps", "--all")

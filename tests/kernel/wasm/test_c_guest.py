@@ -84,12 +84,6 @@ def test_the_example_says_what_it_needs(cache: Path, build: Any) -> None:
     assert ended == Outcome("failed", 1, 'give a "prompt" in the arguments')
 
 
-def test_the_benchmark_blocks_once_for_each_token(cache: Path, build: Any) -> None:
-    model = Decoding()
-    assert model.outcome(cache, build([SDK / "syscalls.c"]), '{"calls": 250}') == Outcome("finished")
-    assert (model.waits, model.taken) == (250, 250)
-
-
 def test_what_is_not_a_system_call_cannot_be_imported(build: Any, tmp_path: Path) -> None:
     source = tmp_path / "program.c"
     source.write_text('#include "cadenza.h"\n'
