@@ -90,7 +90,7 @@ def test_saved_model_is_llama_in_bf16(tokenizer: Tokenizer, tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "least"), [("facts", 0.65), ("sum", 0.9), ("weather", 0.9)])
 def test_the_bundled_model_answers_what_it_never_saw(kind: str, least: float) -> None:
-    """`least` lies a little under the recorded score of the kind (train/scores.json): another model must not be worse."""
+    """`least` lies a little under the kind's recorded score (train/scores.json): no later model may be worse."""
     questions = held_out_questions(kind, 20, seed=99)
     answers = Speaker(BUNDLED).continuations([question.before for question in questions])
     right = sum(answer == question.expected for question, answer in zip(questions, answers, strict=True))
