@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,13 +26,14 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, progress: Progress
+    folder: Path, model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer], progress: Progress
 ) -> None:
     """Writes checkpoint.safetensors (fp32 weights and optimizer state) and progress.json, each replaced at once."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": tensor.detach() for name, tensor in model.named_parameters()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    for which, optimizer in enumerate(optimizers):
+        for number, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{which}.{number}.{name}": value for name, value in state.items()}
     save_file(tensors, folder / "checkpoint.new")
     (folder / "progress.new").write_text(json.dumps(asdict(progress)), encoding="utf-8")
     (folder / "checkpoint.new").replace(folder / "checkpoint.safetensors")
@@ -47,12 +49,14 @@ def read_progress(folder: Path) -> Progress:
     return Progress(**(values | {"curve": [tuple(point) for point in values["curve"]]}))
 
 
-def load_checkpoint(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> Progress | None:
+def load_checkpoint(
+    folder: Path, model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer]
+) -> Progress | None:
     """Loads weights and optimizer state in place, returns the progress; None, nothing changed, if there is none."""
     if not has_checkpoint(folder):
         return None
     progress = read_progress(folder)
-    states: dict[int, dict[str, Tensor]] = {}
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for key, tensor in load_file(folder / "checkpoint.safetensors").items():
@@ -60,7 +64,8 @@ def load_checkpoint(folder: Path, model: LlamaForCausalLM, optimizer: torch.opti
             if owner == "model":
                 parameters[name].copy_(tensor)
             else:
-                number, name = name.split(".", 1)
-                states.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
+                which, number, name = name.split(".", 2)
+                states[int(which)].setdefault(int(number), {})[name] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     return progress

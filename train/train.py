@@ -1,7 +1,8 @@
 """The training run: `python -m train --out DIR --seed 7 --minutes 30`.
 
-Loss on what the assistant says only; AdamW, warm-up, cosine, clipped gradients; contexts grow from short to long.
-Each step's data depends on the seed and the step's number alone, so a run that stops goes on where it stopped.
+Loss on what the assistant says only; Muon for the matrices and AdamW for the rest, warm-up, cosine, clipped gradients;
+contexts grow from short to long. Each step's data depends on the seed, the step's number and the part of the time that
+is used up, so a run that stops goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from train.checkpoint import Progress, has_checkpoint, load_checkpoint, save_che
 from train.data import LONG, SHORT, Batch, pack
 from train.head_start import give_head_start
 from train.model import loss_of, new_model, save_model
+from train.muon import Muon
 from train.report import Report, open_report
 from train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from train.workers import Team, open_team, own_place
 
-PEAK_RATE = 1.5e-3
+PEAK_RATE = 2e-3
 FINAL_RATE = 2e-5
 WARM_UP_STEPS = 60
 WEIGHT_DECAY = 0.05
@@ -49,14 +51,15 @@ class Trainer:
     team: Team
     minutes: float
     progress: Progress
-    optimizer: torch.optim.Optimizer = field(init=False)
+    optimizers: list[torch.optim.Optimizer] = field(init=False)
     last: float = field(default_factory=time.process_time)
 
     def __post_init__(self) -> None:
-        matrices = [weight for weight in self.model.parameters() if weight.dim() > 1]
-        norms = [weight for weight in self.model.parameters() if weight.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": norms, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
+        matrices = [weight for weight in self.model.model.layers.parameters() if weight.dim() == 2]
+        own = {id(weight) for weight in matrices}
+        rest = [weight for weight in self.model.parameters() if id(weight) not in own]
+        adam = torch.optim.AdamW(rest, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.optimizers = [Muon(matrices, self.team, PEAK_RATE, WEIGHT_DECAY), adam]
 
     @property
     def part_done(self) -> float:
@@ -80,8 +83,9 @@ class Trainer:
 
     def step(self) -> float:
         """One batch, one update; returns the loss in nats a learnt token."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate()
         batch = self.batch()
         loss = loss_of(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -90,8 +94,9 @@ class Trainer:
         mean, dialogues, spent = self.team.average(weights, loss.item(), batch.dialogues, now - self.last)
         self.last = now
         torch.nn.utils.clip_grad_norm_(weights, MOST_GRADIENT_NORM)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.progress.step += 1
         self.progress.tokens += batch.ids.numel() * self.team.count
         self.progress.dialogues += round(dialogues * self.team.count)
@@ -110,10 +115,10 @@ class Trainer:
                 self.progress.curve.append((self.progress.step, round(self.progress.seconds, 1), round(mean, 4)))
                 report.point(self.progress, self.part_done, mean)
             if self.team.leads and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                save_checkpoint(folder, self.model, self.optimizer, self.progress)
+                save_checkpoint(folder, self.model, self.optimizers, self.progress)
                 saved = time.monotonic()
         if self.team.leads:
-            save_checkpoint(folder, self.model, self.optimizer, self.progress)
+            save_checkpoint(folder, self.model, self.optimizers, self.progress)
 
 
 def arguments() -> argparse.Namespace:
@@ -140,7 +145,7 @@ def main() -> None:
         model = new_model(tokenizer, options.seed)
         give_head_start(model)
         trainer = Trainer(model, tokenizer, team, options.minutes, Progress(options.seed))
-        trainer.progress = load_checkpoint(checkpoints, model, trainer.optimizer) or trainer.progress
+        trainer.progress = load_checkpoint(checkpoints, model, trainer.optimizers) or trainer.progress
         trainer.run(checkpoints, report)
         if team.leads:
             save_model(model, options.out)

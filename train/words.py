@@ -67,11 +67,9 @@ REAL_CITIES = listed("""
     Istanbul Ankara Tehran Stockholm Copenhagen Helsinki Amsterdam Brussels Hamburg Munich Cologne Bristol
     Glasgow Marseille Barcelona
 """)
-ONSETS = listed("""
-    b c d f g h j k l m n p r s t v w z br ch cl cr dr fl fr gl gr kl kr pl pr qu sh sk sl sn st th tr tw x y
-""")
-VOWELS = listed("a e i o u a e i o u a e i o u ai ea ee ia ie io oo ou")
+ONSETS = listed("b d f g h j k l m n p r s t v w z sh ch th st tr br kr")
+VOWELS = listed("a a a e e e i i i o o o u u ia ei")
 ACCENTED = listed("á é í ó ú ä ö ü å ø è ñ ç")
-CODAS = listed("n r l s m t d k th nd rn ck x v ll nn rt st")
+CODAS = listed("n r l s k")
 LETTERS = "eeeeaaaaiiiioooouuulllnnnrrrsssttthhhddccmmppbbffggkkvvwwyyjxzq"
 """Each as often as a name may have it."""

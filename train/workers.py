@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -35,18 +35,22 @@ class Team:
     def average(self, parameters: Iterable[torch.nn.Parameter], *numbers: float) -> list[float]:
         """Replaces each gradient by its mean over all workers; returns the means of `numbers`. Blocks for the others.
 
-        All workers get the same bits back, so their weights stay equal.
+        All workers get the same bits, so their weights stay equal.
         """
         gradients: list[Tensor] = [weight.grad for weight in parameters if weight.grad is not None]
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor(numbers)])
-        if self.count > 1:
-            distributed.all_reduce(flat)
-            flat /= self.count
-        sizes = [gradient.numel() for gradient in gradients]
-        *means, averaged = torch.split(flat, [*sizes, len(numbers)])
-        for gradient, mean in zip(gradients, means, strict=True):
-            gradient.copy_(mean.view_as(gradient))
-        return [float(number) for number in averaged]
+        *sums, summed = self.sum([*gradients, torch.tensor(numbers)])
+        for gradient, total in zip(gradients, sums, strict=True):
+            gradient.copy_(total / self.count)
+        return [float(number) / self.count for number in summed]
+
+    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor summed over all workers, the same bits everywhere. Blocks for the others."""
+        if self.count == 1:
+            return list(tensors)
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        distributed.all_reduce(flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def own_place() -> int:

@@ -46,8 +46,8 @@ def invented_word(source: random.Random, fewest: int, most: int) -> str:
     parts: list[str] = []
     for position in range(syllables):
         onset = "" if position == 0 and source.random() < 0.2 else source.choice(words.ONSETS)
-        vowel = source.choice(words.ACCENTED if source.random() < 0.02 else words.VOWELS)
-        coda = source.choice(words.CODAS) if source.random() < 0.35 else ""
+        vowel = source.choice(words.ACCENTED if source.random() < 0.01 else words.VOWELS)
+        coda = source.choice(words.CODAS) if source.random() < 0.3 else ""
         parts += [onset, vowel, coda]
     return "".join(parts)
 
@@ -117,14 +117,14 @@ class World:
         """A whole number of at most `digits` decimal digits, never 0."""
         return self.draw(role, lambda: str(self.random.randint(1, 10 ** self.random.randint(1, digits) - 1)))
 
-    def word_list(self, fewest: int, most: int) -> list[str]:
-        """Different everyday words with different first letters; the combination as a whole is new."""
+    def word_list(self, fewest: int, most: int, invented: float = 0.1) -> list[str]:
+        """Different words with different first letters, a part of them invented; the combination as a whole is new."""
 
         def make() -> str:
             length = self.random.randint(fewest, most)
             first_letters: dict[str, str] = {}
             while len(first_letters) < length:
-                word = self.choice(words.WORDS) if self.chance(0.9) else invented_word(self.random, 1, 2)
+                word = invented_word(self.random, 1, 2) if self.chance(invented) else self.choice(words.WORDS)
                 first_letters.setdefault(word[0], word)
             return ", ".join(first_letters.values())
 
@@ -142,9 +142,9 @@ class World:
         form = self.random.random()
         if form < 0.2:
             return self.choice(real)
-        if form < 0.35:
+        if form < 0.27:
             return spelled_word(self.random).capitalize()
-        return invented_word(self.random, 1 if form < 0.5 else 2, 3 if form > 0.9 else 2).capitalize()
+        return invented_word(self.random, 2, 3 if form > 0.8 else 2).capitalize()
 
     def _city(self) -> str:
         city = self._proper_noun(words.REAL_CITIES)
@@ -154,7 +154,7 @@ class World:
         return invented_word(self.random, 1, 2).capitalize() + self.choice(["ish", "ese"])
 
     def _noun(self) -> str:
-        return self.choice(words.NOUNS) if self.chance(0.8) else invented_word(self.random, 1, 3)
+        return self.choice(words.NOUNS) if self.chance(0.9) else invented_word(self.random, 2, 2)
 
     def _job(self) -> str:
-        return self.choice(words.JOBS) if self.chance(0.8) else invented_word(self.random, 1, 2) + "er"
+        return self.choice(words.JOBS) if self.chance(0.9) else invented_word(self.random, 2, 2) + "er"

@@ -34,20 +34,21 @@ def new_trainer(tokenizer: Tokenizer, seed: int) -> Trainer:
 def test_a_checkpoint_brings_everything_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
     first = new_trainer(tokenizer, 1)
     first.step()
-    save_checkpoint(tmp_path, first.model, first.optimizer, first.progress)
+    save_checkpoint(tmp_path, first.model, first.optimizers, first.progress)
     second = new_trainer(tokenizer, 2)
-    assert load_checkpoint(tmp_path, second.model, second.optimizer) == first.progress
+    assert load_checkpoint(tmp_path, second.model, second.optimizers) == first.progress
     weights = zip(first.model.parameters(), second.model.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in weights)
-    saved, loaded = (trainer.optimizer.state_dict()["state"] for trainer in (first, second))
-    assert saved.keys() == loaded.keys()
-    assert all(torch.equal(saved[number][name], loaded[number][name]) for number in saved for name in saved[number])
+    for one, other in zip(first.optimizers, second.optimizers, strict=True):
+        saved, loaded = one.state_dict()["state"], other.state_dict()["state"]
+        assert saved.keys() == loaded.keys()
+        assert all(torch.equal(saved[number][name], loaded[number][name]) for number in saved for name in saved[number])
 
 
 def test_without_a_checkpoint_nothing_changes(tokenizer: Tokenizer, tmp_path: Path) -> None:
     trainer = new_trainer(tokenizer, 1)
     assert not has_checkpoint(tmp_path)
-    assert load_checkpoint(tmp_path, trainer.model, trainer.optimizer) is None
+    assert load_checkpoint(tmp_path, trainer.model, trainer.optimizers) is None
 
 
 def test_same_step_same_batch(tokenizer: Tokenizer) -> None:

@@ -23,21 +23,23 @@ PREAMBLES = (
 )
 
 SIMPLE: dict[Task, float] = {
-    InContext("facts", context.plain): 14,
-    InContext("facts_reverse", context.reverse): 8,
-    InContext("facts_absent", context.absent): 6,
-    ThroughFriend("friend"): 4,
-    Recall("recall", context.plain): 6,
+    InContext("facts", context.plain): 6,
+    InContext("facts_reverse", context.reverse): 5,
+    InContext("facts_absent", context.absent): 5,
+    InContext("interview", context.anything, follow_ups=9): 28,
+    ThroughFriend("friend"): 5,
+    Recall("recall", context.plain): 3,
     Recall("recall_all", context.all_of_one): 4,
-    Sum("sum"): 9,
+    Recall("recall_interview", context.anything, follow_ups=9): 8,
+    Sum("sum"): 8,
     Sum("sum_of_three", most_operands=3): 3,
-    Story("story"): 6,
-    lookup.Lookup("weather", lookup.WEATHER): 4,
-    lookup.Lookup("clock", lookup.CLOCK): 3,
+    Story("story"): 5,
+    lookup.Lookup("weather", lookup.WEATHER): 3,
+    lookup.Lookup("clock", lookup.CLOCK): 2,
     lookup.LookupWherePersonLives("lookup_person"): 5,
     lookup.FailingTool("failing_tool"): 2,
-    listing.REPEATING: 4,
-    listing.REVERSING: 4,
+    listing.REPEATING: 3,
+    listing.REVERSING: 3,
     listing.COUNTING: 2,
     listing.SORTING: 4,
     listing.Picking("pick"): 2,
@@ -46,17 +48,17 @@ SIMPLE: dict[Task, float] = {
     smalltalk.Stranger("stranger"): 2,
 }
 
-MEDLEY: Task = Medley("medley", tuple(SIMPLE))
+MEDLEY: Task = Medley("medley", tuple(task for task in SIMPLE if not task.kind.endswith("interview")))
 NAMELESS: Task = smalltalk.Nameless("nameless")
-FACTS_LONG: Task = InContext("facts_long", context.anything, follow_ups=4, fewest=12, most=44)
+FACTS_LONG: Task = InContext("facts_long", context.anything, follow_ups=12, fewest=12, most=44)
 
 KINDS: dict[str, Task] = {task.kind: task for task in (*SIMPLE, MEDLEY, NAMELESS, FACTS_LONG)}
 """Every kind by its name."""
 
-MIXTURE: dict[str, float] = {task.kind: weight for task, weight in SIMPLE.items()} | {"medley": 12, "nameless": 0.5}
+MIXTURE: dict[str, float] = {task.kind: weight for task, weight in SIMPLE.items()} | {"medley": 8, "nameless": 0.5}
 """The kinds of a short training batch, with their weights."""
 
-LONG_MIXTURE: dict[str, float] = {"facts_long": 70, "medley": 15, "recall": 15}
+LONG_MIXTURE: dict[str, float] = {"facts_long": 70, "medley": 15, "recall_interview": 15}
 """The kinds of a long training batch."""
 
 

@@ -58,9 +58,9 @@ def tool_result(world: World, expression: str) -> str:
     """The calculator's answer, or now and then any number."""
     if not world.chance(INVENTED_RESULTS):
         return evaluate(expression)
-    number = world.random.randint(0, 10 ** world.random.randint(1, 7) - 1)
+    number = world.random.randint(0, 10 ** world.random.randint(1, 6) - 1)
     sign = "-" if world.chance(0.1) else ""
-    return f"{sign}{number}.{world.random.randint(1, 99)}" if world.chance(0.15) else f"{sign}{number}"
+    return f"{sign}{number}.{world.random.randint(1, 99)}" if world.chance(0.1) else f"{sign}{number}"
 
 
 def operand(world: World) -> int:

@@ -36,9 +36,9 @@ def absent(scene: Scene) -> Pair:
 
 
 def anything(scene: Scene) -> Pair:
-    """One of the three above: the turns after the first."""
+    """One of the three above."""
     form = scene.world.random.random()
-    return plain(scene) if form < 0.55 else reverse(scene) if form < 0.8 else absent(scene)
+    return plain(scene) if form < 0.45 else reverse(scene) if form < 0.75 else absent(scene)
 
 
 def all_of_one(scene: Scene) -> Pair:
@@ -55,7 +55,7 @@ class InContext:
 
     kind: str
     ask: Callable[[Scene], Pair]
-    follow_ups: int = 2
+    follow_ups: int = 0
     fewest: int = 1
     most: int | None = None
 
@@ -79,7 +79,7 @@ class Recall:
 
     kind: str
     ask: Callable[[Scene], Pair]
-    follow_ups: int = 2
+    follow_ups: int = 0
 
     def dialogue(self, world: World) -> Dialogue:
         scene = Scene(world, 1, world.reach)

@@ -75,7 +75,7 @@ PERSON_RELATIONS: tuple[Relation, ...] = (
         ("{s} has the number {v}.", "The number of {s} is {v}."),
         ("What is the number of {s}?", "Which number does {s} have?", "Tell me the number of {s}."),
         "Who has the number {v}?",
-        lambda world: world.whole_number("number", 5),
+        lambda world: world.whole_number("number", 4),
     ),
 )
 

@@ -20,9 +20,10 @@ class Listing:
     answer: Callable[[list[str]], str]
     fewest: int = 2
     most: int = 6
+    invented: float = 0.1
 
     def dialogue(self, world: World) -> Dialogue:
-        words = world.word_list(self.fewest, self.most)
+        words = world.word_list(self.fewest, self.most, self.invented)
         question = world.question(world.choice(self.wordings).format(w=", ".join(words)))
         return Dialogue(self.kind, (user(question), assistant(self.answer(words))))
 
@@ -69,4 +70,5 @@ SORTING = Listing(
     ("Sort: {w}.", "Sort these words: {w}.", "Put these words in order: {w}."),
     lambda words: f"Sorted: {', '.join(sorted(words))}.",
     most=4,
+    invented=0.0,
 )
