@@ -123,10 +123,10 @@ async def through_programs(kernel: Kernel, programs: int, tokens: int) -> float:
         process.deliver("go")
     for process in processes:
         await process.output.changed(1)
-    started, before = time.perf_counter(), kernel.engine.tokens_done
+    started, before = time.perf_counter(), kernel.engine.samples_done
     ends = [asyncio.ensure_future(process.ended()) for process in processes]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    elapsed, done = time.perf_counter() - started, kernel.engine.tokens_done - before
+    elapsed, done = time.perf_counter() - started, kernel.engine.samples_done - before
     assert all(end.ending == "finished" for end in await asyncio.gather(*ends))
     return elapsed / done * programs * tokens
 

@@ -47,7 +47,8 @@ class Engine:
         self._pump_is_due = False
         self._lost = ""
         self.steps_done = 0
-        self.tokens_done = 0
+        self.tokens_done = 0                                # input tokens submitted
+        self.samples_done = 0                               # tokens that came back
         self.device_seconds = 0.0
         self.preemptions = 0
         self.connect()
@@ -164,6 +165,7 @@ class Engine:
         step, rows = self._submitted.popleft()
         assert step == result.step, f"step {result.step} came back where {step} was due"
         self.steps_done += 1
+        self.samples_done += len(result.tokens)
         self.device_seconds += result.seconds
         for row in rows:
             row.work.under_way -= 1
@@ -193,7 +195,7 @@ class Engine:
 
     def statistics(self) -> dict[str, float]:
         return {
-            "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done,
+            "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "samples": self.samples_done,
             "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
             "preemptions": self.preemptions,
         }
