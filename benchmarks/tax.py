@@ -33,7 +33,7 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "rope_theta": 1_000_000.0, "tie_word_embeddings": True,
     "torch_dtype": "bfloat16", "hidden_act": "silu",
 }
-CONTEXT = 128
+CONTEXT = 32
 WARM_TOKENS = 4
 PAGE_TOKENS = 16
 
@@ -132,7 +132,7 @@ async def through_programs(kernel: Kernel, programs: int, tokens: int) -> float:
 
 
 async def measure(quick: bool) -> Figures:
-    tokens, rounds = (20, 2) if quick else (64, 5)
+    tokens, rounds = (24, 2) if quick else (64, 5)
     dtype = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
     config = TorchConfig(pages=2 * 32 * 48, shape=SHAPE, dtype=dtype, threads=choose_threads(None))
     link = await WorkerLink.start(config)
