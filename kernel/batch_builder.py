@@ -31,6 +31,9 @@ class BatchBuilder:
         self._row_starts = [0]
         self._segment_starts = [0]
         self._segment_tokens: list[int] = []
+        self._segment_firsts: list[int] = []
+        self._segment_skips: list[int] = []
+        self._segment_shifts: list[int] = []
         self._page_starts = [0]
         self._pages: list[Int32] = []
         self._contiguous: list[bool] = []
@@ -119,6 +122,9 @@ class BatchBuilder:
             row_starts=np.array(self._row_starts, np.int32),
             segment_starts=np.array(self._segment_starts, np.int32),
             segment_tokens=np.array(self._segment_tokens, np.int32),
+            segment_firsts=np.array(self._segment_firsts, np.int32),
+            segment_skips=np.array(self._segment_skips, np.int32),
+            segment_shifts=np.array(self._segment_shifts, np.int32),
             page_starts=np.array(self._page_starts, np.int32),
             pages=np.concatenate(self._pages),
             contiguous=np.array(self._contiguous, np.uint8),

@@ -14,6 +14,7 @@
     │   └── Full         full         RESOURCE_EXHAUSTED   a bounded queue is full
     ├── Cancelled        cancelled    CANCELLED            cancelled before it finished
     ├── Closed           closed       ABORTED              the other end is gone
+    ├── Damaged          damaged      DATA_LOSS            what the disk holds is not what was written
     ├── DeviceLost       device-lost  UNAVAILABLE          the device failed
     ├── Unsupported      unsupported  UNIMPLEMENTED        this model or device cannot do that
     └── Internal         internal     INTERNAL             our fault
@@ -109,6 +110,11 @@ class Cancelled(CadenzaError):
 class Closed(CadenzaError):
     errno = "closed"
     status = "ABORTED"
+
+
+class Damaged(CadenzaError):
+    errno = "damaged"
+    status = "DATA_LOSS"
 
 
 class DeviceLost(CadenzaError):

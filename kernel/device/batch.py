@@ -5,9 +5,18 @@ A *row* is one pass's part of a step. A row reads KV segments in order, and appe
     row r:  segment 0 ──────── segment 1 ─── … last segment ──┬─ new tokens of this row
             pages a, b, c      pages d                pages e, f   (their slots lie in e, f)
 
+A segment is a run of slots in its pages: it begins `skip` slots into the first of them. Its tokens have offsets in the
+row, from `first` on; offsets between two segments belong to hidden tokens, which nobody reads. Its keys were rotated
+to the positions that are stored with them; they are read as if they stood `shift` further on, which a device does by
+turning the query back, so a relocated file takes no page of its own.
+
 A *slot* is one token's place in the pool: page × page_tokens + offset in the page. A *lane* is a number that a decode
 holds while it lives; the device remembers the last token sampled on each lane, so that an input can name it before
 anybody has seen it: input −1−l is "the last token sampled on lane l".
+
+Beside its pages a device has a *host tier*: memory that the kernel reads and writes too, in which host page h is the
+image of one page: K and V of all layers, then the positions (int32) of its slots. The order in a step: pages go out to
+the host tier, come in from it, are copied; then the rows are computed.
 """
 
 from __future__ import annotations
@@ -36,19 +45,24 @@ class Batch:
     """One step's work. T tokens, R rows, S segments, P page references, N samples, M masks, Q probes, C copies."""
 
     step: int
-    # Copies of whole pages (from, to), made before anything else in the step: how a fork becomes a file of its own.
+    # Whole pages, in this order, before the rows. Copies are how a fork becomes a file of its own.
+    swap_outs: Int32 = field(default_factory=lambda: _int32(0, 2))                   # [·, 2] page, host page
+    swap_ins: Int32 = field(default_factory=lambda: _int32(0, 2))                    # [·, 2] host page, page
     copies: Int32 = field(default_factory=lambda: _int32(0, 2))                      # [C, 2]
     # Input.
     tokens: Int32 = field(default_factory=lambda: _int32(0))                         # [T] id, or −1−lane
     positions: Int32 = field(default_factory=lambda: _int32(0))                      # [T] for RoPE and for causality
     slots: Int32 = field(default_factory=lambda: _int32(0))                          # [T] where its K and V go
     row_starts: Int32 = field(default_factory=lambda: _int32(1))                     # [R+1] into tokens
-    # What is read. Lengths include the row's own new tokens.
+    # What is read. Lengths include the row's own new tokens. The last segment of a row ends where the row ends.
     segment_starts: Int32 = field(default_factory=lambda: _int32(1))                 # [R+1] into segment_tokens
     segment_tokens: Int32 = field(default_factory=lambda: _int32(0))                 # [S] tokens of each segment
+    segment_firsts: Int32 = field(default_factory=lambda: _int32(0))                 # [S] offset of its first token
+    segment_skips: Int32 = field(default_factory=lambda: _int32(0))                  # [S] slots of its first page before it
+    segment_shifts: Int32 = field(default_factory=lambda: _int32(0))                 # [S] added to stored positions
     page_starts: Int32 = field(default_factory=lambda: _int32(1))                    # [S+1] into pages
     pages: Int32 = field(default_factory=lambda: _int32(0))                          # [P]
-    # 1: every position equals its offset, so causality by offset is enough and the fast path may be taken.
+    # 1: one segment without skip or shift whose every position equals its offset: causality by offset says all.
     contiguous: UInt8 = field(default_factory=lambda: np.zeros(0, np.uint8))         # [R]
     # Ranges of visible offsets: (row-local token index, first, count). A token named by none sees all before it.
     visible_starts: Int32 = field(default_factory=lambda: _int32(1))                 # [R+1] into visible_ranges
@@ -105,9 +119,10 @@ class DeviceFacts:
     name: str                 # for a person: "torch cpu float32, 2 threads"
     pages: int
     page_tokens: int
-    page_bytes: int           # K and V of all layers
+    page_bytes: int           # of its image: K and V of all layers, and the positions
     vocabulary_size: int
     context_tokens: int
+    host_pages: int = 0       # pages of the host tier
 
 
 class Device(Protocol):

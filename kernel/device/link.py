@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult
+from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult, UInt8
 
 Deliver = Callable[[StepResult], None]
 
@@ -15,6 +15,11 @@ class DeviceLink(Protocol):
 
     @property
     def facts(self) -> DeviceFacts: ...
+
+    @property
+    def host(self) -> UInt8:
+        """The host tier, [host_pages, page_bytes]. Who may touch which page, and when, the kernel keeps the books of: a
+        page that a step under way names is the device's until that step is answered."""
 
     def connect(self, deliver: Deliver, lost: Callable[[str], None]) -> None:
         """Names who is called on the event loop: `deliver` with each result, `lost` once if the device is gone."""
