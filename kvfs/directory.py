@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -10,6 +11,7 @@ from cadenza.kvfs.errors import Busy, Denied, Exists, Invalid, NotFound
 from cadenza.kvfs.file import File
 from cadenza.kvfs.page_table import Leaf, PageTable
 from cadenza.kvfs.pool import PagePool
+from cadenza.kvfs.prefixes import Prefixes
 
 OPEN_FLAGS = frozenset({"read", "append", "create", "exclusive", "truncate"})
 _DEPTH = {"home": 3, "shared": 2}  # how many names a file's path has at least
@@ -57,13 +59,18 @@ class FileSystem:
 
     def __init__(self, pool: PagePool, path_bytes: int = 256) -> None:
         self.pool = pool
+        self.prefixes = Prefixes(pool)
         self._path_bytes = path_bytes
         self._root = Directory()
-        self._living: set[File] = set()
+        self.living: set[File] = set()
 
     def create(self, owner: str) -> File:
         """An empty nameless file: gone at its last close."""
-        return File(self.pool, owner, self._living)
+        return File(self.pool, owner, self.living)
+
+    def concat(self, owner: str, files: Sequence[File]) -> File:
+        """A nameless file of all tokens of `files`, one after the other. Raises Invalid for none, Busy."""
+        return File.concat(files, owner)
 
     def open(self, owner: str, path: str, flags: frozenset[str]) -> File:
         """The file at `path`, opened once more; close it with `close`.
@@ -106,22 +113,23 @@ class FileSystem:
         file.release()
 
     def recount(self) -> None:
-        """Raises AssertionError unless every page, leaf and table is held exactly as often as it is counted."""
-        tables = Counter(file.table for file in self._living)
+        """Raises AssertionError unless every page, leaf, extent and table is held exactly as often as it is counted."""
+        tables = Counter(file.table for file in self.living)
+        extents = Counter(part.extent for file in self.living for part in file.parts)
         leaves: Counter[Leaf] = Counter()
         for table, holders in tables.items():
             _check_table(table, holders, self.pool.page_tokens)
             leaves.update(table.leaves)
-        for leaf, holders in leaves.items():
-            assert leaf.holders == holders, f"a leaf counts {leaf.holders} holders, {holders} are found"
-        self.pool.recount(leaf.pages for leaf in leaves)
+        for block, holders in (*leaves.items(), *extents.items()):
+            assert block.holders == holders, f"{block!r} counts {block.holders} holders, {holders} are found"
+        self.pool.recount(block.pages for block in (*leaves, *extents))
 
     def statistics(self) -> dict[str, int]:
         """Files alive, their tokens (shared ones counted in each), and the pool's numbers."""
         return {
-            "files": len(self._living),
-            "named": sum(file.path != "" for file in self._living),
-            "tokens": sum(len(file) for file in self._living),
+            "files": len(self.living),
+            "named": sum(file.path != "" for file in self.living),
+            "tokens": sum(len(file) for file in self.living),
             **self.pool.statistics(),
         }
 

@@ -15,10 +15,12 @@ from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import Language
 from cadenza.kernel.limits import RUN_AHEAD_STEPS, STEP_ROWS, STEP_TOKENS, ProcessLimits
 from cadenza.kernel.model.directory import resolve_directory
+from cadenza.kernel.pager import Pager
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import Unsupported
 from cadenza.kvfs.pool import PagePool
+from cadenza.kvfs.tiers import Tiers
 from cadenza.sdk.guest.build import BuildError, build
 from cadenza.server.devices import start_device
 from cadenza.server.options import Progress, ServeOptions, default_cache
@@ -56,7 +58,8 @@ async def assemble(
 ) -> Kernel:
     """A kernel that is ready to spawn: the interpreter image built if need be, compiled, loaded."""
     files = FileSystem(PagePool(link.facts.pages, link.facts.page_tokens))
-    engine = Engine(link, WorkConserving(assembly.step_tokens, assembly.step_rows), run_ahead=assembly.run_ahead)
+    pager = Pager(files, Tiers(files.pool, link.facts.host_pages))
+    engine = Engine(link, WorkConserving(assembly.step_tokens, assembly.step_rows), pager, run_ahead=assembly.run_ahead)
     kernel = Kernel(engine=engine, files=files, language=language, limits=assembly.limits)
     runtime = WasmRuntime(handlers(kernel), assembly.cache / "compiled", abi())
     interpreter = Interpreter(await interpreter_image(assembly.cache, progress), runtime)
