@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from cadenza.kvfs.errors import Busy, Denied, Exists, Invalid, NotFound
+from cadenza.kvfs.extent import Extent
 from cadenza.kvfs.file import File
 from cadenza.kvfs.page_table import Leaf, PageTable
 from cadenza.kvfs.pool import PagePool
@@ -120,9 +121,10 @@ class FileSystem:
         for table, holders in tables.items():
             _check_table(table, holders, self.pool.page_tokens)
             leaves.update(table.leaves)
-        for block, holders in (*leaves.items(), *extents.items()):
+        found: list[tuple[Leaf | Extent, int]] = [*leaves.items(), *extents.items()]
+        for block, holders in found:
             assert block.holders == holders, f"{block!r} counts {block.holders} holders, {holders} are found"
-        self.pool.recount(block.pages for block in (*leaves, *extents))
+        self.pool.recount(block.pages for block, _ in found)
 
     def statistics(self) -> dict[str, int]:
         """Files alive, their tokens (shared ones counted in each), and the pool's numbers."""

@@ -20,47 +20,47 @@ Int32 = NDArray[np.int32]
 
 
 class Segment(NamedTuple):
-    """What a pass reads of a file: `count` tokens from slot `skip` of `pages` on, their offsets from `first` on, their
+    """What a pass reads of a file: `length` tokens from slot `skip` of `pages` on, their offsets from `first` on, their
     keys as if they stood `shift` positions after those that they were computed at."""
 
     pages: Int32
     first: int
     skip: int
-    count: int
+    length: int
     shift: int
 
 
 class Part(NamedTuple):
-    """Tokens [first, first + count) of an extent, `shift` positions further on. Passes do not read a hidden one."""
+    """Tokens [first, first + length) of an extent, `shift` positions further on. Passes do not read a hidden one."""
 
     extent: Extent
     first: int
-    count: int
+    length: int
     shift: int = 0
     hidden: bool = False
 
     @property
     def tokens(self) -> Int32:
-        return self.extent.tokens[self.first : self.first + self.count]
+        return self.extent.tokens[self.first : self.first + self.length]
 
     @property
     def positions(self) -> Int32:
-        return self.extent.positions[self.first : self.first + self.count] + np.int32(self.shift)
+        return self.extent.positions[self.first : self.first + self.length] + np.int32(self.shift)
 
     def segment(self, offset: int, page_tokens: int) -> Segment:
         first, skip = divmod(self.extent.skip + self.first, page_tokens)
-        pages = self.extent.pages[first : first - (-(skip + self.count) // page_tokens)]
-        return Segment(pages, offset, skip, self.count, self.shift)
+        pages = self.extent.pages[first : first - (-(skip + self.length) // page_tokens)]
+        return Segment(pages, offset, skip, self.length, self.shift)
 
     def window(self, first: int, count: int) -> Part:
         """Fewer of its tokens, in the same extent: held once more by this."""
-        return self._replace(extent=self.extent.hold(), first=self.first + first, count=count)
+        return self._replace(extent=self.extent.hold(), first=self.first + first, length=count)
 
     def trimmed(self, first: int, count: int) -> Part:
         """Fewer of its tokens, in an extent that holds no page that they do not need."""
         if self.first + first == 0 and count == len(self.extent.tokens):
             return self._replace(extent=self.extent.hold())
-        return self._replace(extent=self.extent.cut(self.first + first, count), first=0, count=count)
+        return self._replace(extent=self.extent.cut(self.first + first, count), first=0, length=count)
 
 
 class Parts:
@@ -71,10 +71,10 @@ class Parts:
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         """Takes over the hold of each part on its extent."""
         self._parts = tuple(parts)
-        self.count = sum(part.count for part in self._parts)
-        self.hidden = sum(part.count for part in self._parts if part.hidden)
+        self.count = sum(part.length for part in self._parts)
+        self.hidden = sum(part.length for part in self._parts if part.hidden)
         self.page_count = sum(len(extent.pages) for extent in {part.extent for part in self._parts})
-        self.next_position = max((int(part.positions.max()) + 1 for part in self._parts if part.count), default=0)
+        self.next_position = max((int(part.positions.max()) + 1 for part in self._parts if part.length), default=0)
 
     def __iter__(self) -> Iterator[Part]:
         return iter(self._parts)
@@ -102,9 +102,9 @@ class Parts:
         """Of all that is not hidden."""
         found, offset = [], 0
         for part in self._parts:
-            if part.count and not part.hidden:
+            if part.length and not part.hidden:
                 found.append(part.segment(offset, page_tokens))
-            offset += part.count
+            offset += part.length
         return found
 
     def shared_pages(self, pool: PagePool) -> int:
@@ -135,10 +135,10 @@ class Parts:
         """The parts that hold tokens [first, first + count), and from where to where in each."""
         covered, offset, end = [], 0, first + count
         for part in self._parts:
-            low, high = max(first, offset), min(end, offset + part.count)
+            low, high = max(first, offset), min(end, offset + part.length)
             if low < high:
                 covered.append((part, low - offset, high - offset))
-            offset += part.count
+            offset += part.length
         return covered
 
 
@@ -146,10 +146,10 @@ def _joined(parts: list[Part]) -> list[Part]:
     joined: list[Part] = []
     for part in parts:
         last = joined[-1] if joined else None
-        if last is not None and last.extent is part.extent and last.first + last.count == part.first and (
+        if last is not None and last.extent is part.extent and last.first + last.length == part.first and (
             (last.shift, last.hidden) == (part.shift, part.hidden)
         ):
-            joined[-1] = last._replace(count=last.count + part.count)
+            joined[-1] = last._replace(length=last.length + part.length)
             part.extent.drop()
         else:
             joined.append(part)
