@@ -54,7 +54,7 @@ class Engine:
         self.samples_done = 0                               # tokens that came back
         self.device_seconds = 0.0
         self.preemptions = 0
-        pager.pump = self._pump_anew
+        pager.works, pager.pump = self._work.keys, self._pump_anew
         self.connect()
 
     def connect(self) -> None:
@@ -175,7 +175,7 @@ class Engine:
     def _make_room(self, starved: list[tuple[Work, NoPages]]) -> bool:
         """Whether idle files have left the device for the oldest of them."""
         _, error = min(starved, key=lambda s: s[0].arrival)
-        return self._pager.make_room(error.needed, self._work)
+        return self._pager.make_room(error.needed)
 
     def _relieve(self, starved: list[tuple[Work, NoPages]]) -> None:
         """No chosen work could get pages, and no step is under way that could free some: the youngest that holds any

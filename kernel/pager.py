@@ -34,6 +34,7 @@ class Pager:
         self.pool = files.pool
         self.tiers = tiers
         self.next_step = 1                   # the step that will carry the moves asked for now
+        self.works: Callable[[], Iterable[Work]] = lambda: ()           # all that is under way
         self.pump: Callable[[], None] = lambda: None                    # there are moves, or there is room
         self.load: Callable[[Work, list[int]], None] = _cannot_load     # from disk; calls `pump` when done
         self.spill: Callable[[int], None] = lambda pages: None          # makes room in the host tier, later
@@ -79,11 +80,11 @@ class Pager:
         work.present = True
         return True
 
-    def make_room(self, frames: int, works: Iterable[Work]) -> bool:
+    def make_room(self, frames: int) -> bool:
         """Whether so many frames are free now: idle files that were used least recently leave the device for that."""
         wanted = frames - self.pool.free
         if wanted > 0:
-            pinned = {page for work in works for file in (work.file, *work.reads) for page in file.pages}
+            pinned = {page for work in self.works() for file in (work.file, *work.reads) for page in file.pages}
             self._push_out(self._victims(pinned), wanted)
         return self.pool.can_allocate(frames)
 

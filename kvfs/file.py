@@ -239,7 +239,7 @@ class File:
         child = File(self._pool, owner or self.owner, self._living)
         child._parts, child._base = self._parts.hold(), self._base
         child._table = self._table.hold()
-        child._approximate = self._approximate
+        child._approximate, child.used = self._approximate, self.used
         return child
 
     def extract(self, ranges: Ranges, owner: str = "") -> File:

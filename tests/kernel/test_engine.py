@@ -84,6 +84,7 @@ class Bench:
 
     def check_all_returned(self) -> None:
         self.process.kill()
+        self.pager.tiers.recount([])
         self.files.recount()
         assert self.files.pool.used == 0
         assert self.engine.lanes.taken == 0
