@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cadenza.kvfs.extent import Extent
-from cadenza.kvfs.file import File
+from cadenza.kvfs.file import EXACT, File
 from cadenza.kvfs.parts import Part, Parts
-from cadenza.kvfs.pool import PagePool
 from cadenza.kvfs.records import FileRecord, Layout, PartRecord, StoredPage
 from cadenza.kvfs.tiers import Tiers
+
+Int32 = NDArray[np.int32]
 
 
 def whole_pages(file: File) -> set[int]:
@@ -27,16 +29,69 @@ def whole_pages(file: File) -> set[int]:
 
 def record_of(file: File, contents: File, layout: Layout, stored: Mapping[int, StoredPage]) -> FileRecord:
     """The names and rights of `file`, with the tokens of `contents`, whose every page is in `stored`."""
-    def pages(numbers: Int32) -> tuple[StoredPage, ...]:
-        return tuple(stored[page] for page in numbers.tolist())
-
     parts = [
-        PartRecord(pages(p.extent.pages), p.extent.skip, p.first, p.length, p.shift, p.hidden, p.extent.tokens,
-                   p.extent.positions)
+        PartRecord(_stored(p.extent.pages, stored), p.extent.skip, p.first, p.length, p.shift, p.hidden,
+                   p.extent.tokens, p.extent.positions)
         for p in contents.parts
-    ]
-    tail = contents.table
+    ]  # fmt: skip
+    straight, tail = not parts, contents.table
     if tail.count:
-        parts.append(PartRecord(pages(tail.pages()), 0, 0, tail.count, 0, False, tail.tokens(0, tail.count),
-                                tail.positions(0, tail.count)))
-    return FileRecord(...)
+        parts.append(PartRecord(_stored(tail.pages(), stored), 0, 0, tail.count, 0, False, tail.tokens(0, tail.count),
+                                tail.positions(0, tail.count)))  # fmt: skip
+    return FileRecord(
+        number=file.number, layout=layout, owner=file.owner, mine=file.access.mine, others=file.access.others,
+        grants=dict(file.access.grants), paths=tuple(file.paths), exact=contents.exact, straight=straight,
+        created_ns=file.created_ns, modified_ns=contents.modified_ns, parts=tuple(parts),
+    )  # fmt: skip
+
+
+class Restorer:
+    """Makes files of records. Pages that records share are shared by the files too."""
+
+    def __init__(self, tiers: Tiers, living: set[File]) -> None:
+        self._tiers = tiers
+        self._living = living
+        self._pages: dict[int, int] = {}             # by slot
+        self._extents: dict[tuple[object, ...], Extent] = {}
+
+    def restore(self, record: FileRecord) -> File:
+        """The file, its pages on disk alone. The caller gives it its names and rights."""
+        file = File(self._tiers.pool, record.owner, self._living)
+        file.open_count = 0
+        file.number, file.created_ns, file.modified_ns = record.number, record.created_ns, record.modified_ns
+        if record.straight and record.parts:
+            (tail,) = record.parts
+            file.adopt(self._take(tail.pages, record.owner), tail.tokens, tail.positions)
+        elif record.parts:
+            file.compose(Parts(self._part(part, record.owner) for part in record.parts))
+        file.mark_restored(EXACT if record.exact else 0)
+        return file
+
+    def _part(self, part: PartRecord, owner: str) -> Part:
+        """Parts of one file that had one extent have one again."""
+        key = (part.pages, part.skip, len(part.tokens))
+        extent = self._extents.get(key)
+        if extent is None or extent.holders == 0:
+            pages = np.array(self._take(part.pages, owner), np.int32)
+            extent = self._extents[key] = Extent(self._tiers.pool, pages, part.skip, part.tokens, part.positions)
+        else:
+            extent.hold()
+        return Part(extent, part.first, part.length, part.shift, part.hidden)
+
+    def _take(self, stored: tuple[StoredPage, ...], owner: str) -> list[int]:
+        """Pages for those slots, each referenced once more."""
+        return [self._page(each, owner) for each in stored]
+
+    def _page(self, stored: StoredPage, owner: str) -> int:
+        tiers, page = self._tiers, self._pages.get(stored.slot)
+        if page is not None and tiers.stored.get(page) == stored:
+            tiers.pool.share(page)
+            return page
+        (page,) = tiers.pool.reserve(1, owner)
+        self._pages[stored.slot] = page
+        tiers.hold_on_disk(page, stored)
+        return page
+
+
+def _stored(pages: Int32, stored: Mapping[int, StoredPage]) -> tuple[StoredPage, ...]:
+    return tuple(stored[page] for page in pages.tolist())

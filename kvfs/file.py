@@ -35,7 +35,8 @@ class File:
     """
 
     __slots__ = ("_approximate", "_base", "_living", "_parts", "_pool", "_table", "busy", "changes", "closed",
-                 "created_ns", "indexed", "modified_ns", "open_count", "owner", "path", "used")  # fmt: skip
+                 "created_ns", "indexed", "modified_ns", "number", "open_count", "owner", "path", "synced",
+                 "used")  # fmt: skip
 
     def __init__(self, pool: PagePool, owner: str, living: set[File] | None = None) -> None:
         self._pool = pool
@@ -51,6 +52,8 @@ class File:
         self.closed = False
         self.changes = 0             # appends begun and other changes: equal numbers, equal contents
         self.created_ns = self.modified_ns = time.time_ns()
+        self.number = 0              # its identity on disk; 0: it has never been there
+        self.synced = -1             # `changes` when it was last written to disk
         self.used = 0                # the step that last read or wrote it
         self.indexed: tuple[Node, int] | None = None     # how far its pages are known by their tokens
         if living is not None:
@@ -92,6 +95,10 @@ class File:
         """Its pages, copied: those of its parts, then those of its tail in order."""
         tail: list[int] = self._table.pages().tolist()
         return [page for part in self._parts for page in part.extent.pages.tolist()] + tail if self._base else tail
+
+    @property
+    def page_tokens(self) -> int:
+        return self._pool.page_tokens
 
     @property
     def parts(self) -> Parts:
@@ -296,7 +303,22 @@ class File:
         """Passes read those tokens again. Raises as `hide` does."""
         self._mark(first, count, hidden=False)
 
+    def compose(self, parts: Parts) -> None:
+        """The contents of an empty file: those parts, of which it takes over the holds."""
+        assert not len(self), f"{self!r} is not empty"
+        self._set_parts(parts)
+
     # --- the rest of its life ---
+
+    @property
+    def durable(self) -> bool:
+        """Whether it is on disk as it is now."""
+        return self.synced == self.changes
+
+    def mark_restored(self, approximate: int) -> None:
+        """It has just come from disk: as it is now, it is there. Tokens from offset `approximate` on are so."""
+        self._approximate = approximate
+        self.synced = self.changes
 
     def release(self) -> None:
         """One holder less (`open_count`). A file without a name goes with its last."""

@@ -131,6 +131,9 @@ class Device(Protocol):
     @property
     def facts(self) -> DeviceFacts: ...
 
+    def attach(self, host: UInt8) -> None:
+        """Names the memory of the host tier, [host_pages, page_bytes]. Once, before the first step that moves pages."""
+
     def step(self, batch: Batch) -> StepResult: ...
 
     def close(self) -> None: ...

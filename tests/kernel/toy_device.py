@@ -29,6 +29,9 @@ class ToyDevice:
         self.lanes: dict[int, int] = {}
         self.batches: list[Batch] = []
 
+    def attach(self, host: np.ndarray) -> None:
+        pass
+
     def step(self, batch: Batch) -> StepResult:
         self.batches.append(batch)
         for page, host in batch.swap_outs.tolist():
