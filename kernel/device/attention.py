@@ -156,9 +156,14 @@ class Part:
         keys, values = self._kv.view(layer, self._start) if self._start is not None else self._kv.gather(
             layer, self._pages)  # fmt: skip
         keys, values = keys[None, :, self._slots], values[None, :, self._slots]
-        if self._visible is None:
-            read: tuple[Tensor, Tensor] = _flash(queries, keys, values, is_causal=self._causal)
+        if self._causal:
+            read: tuple[Tensor, Tensor] = _flash(queries, keys, values, is_causal=True)
             return read
+        if self._visible is None:
+            # The queries of a kv head one after the other: more rows at a time for the same keys.
+            grouped = queries.reshape(1, keys.shape[1], -1, queries.shape[3])
+            out, logs = _flash(grouped, keys, values)
+            return out.reshape(queries.shape), logs.reshape(queries.shape[:3])
         blocks = [self._masked(queries, keys, values, first) for first in range(0, queries.shape[2], QUERY_BLOCK)]
         return torch.cat([out for out, _ in blocks], 2), torch.cat([lse for _, lse in blocks], 2)
 
