@@ -24,9 +24,11 @@ from cadenza.kernel.limits import (
 )
 from cadenza.kernel.process import SIGNALS, Process
 from cadenza.kernel.process_scheduler import ProcessScheduler
+from cadenza.kernel.storage import Storage, Sync
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kvfs.directory import FileSystem
-from cadenza.kvfs.errors import CadenzaError, Closed, Full, Invalid, LimitExceeded, NotFound
+from cadenza.kvfs.errors import CadenzaError, Closed, Full, Invalid, LimitExceeded, NotFound, Unsupported
+from cadenza.kvfs.file import File
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +57,11 @@ class Kernel:
 
     def __init__(
         self, *, engine: Engine, files: FileSystem, language: Language, limits: ProcessLimits,
+        storage: Storage | None = None,
     ) -> None:
         self.engine = engine
         self.files = files
+        self.storage = storage
         self.language = language
         self.limits = limits
         self.scheduler = ProcessScheduler()
@@ -175,11 +179,22 @@ class Kernel:
         while len(self._ended) > ENDED_PROCESSES:
             self._processes.pop(self._ended.popleft(), None)
 
+    # --- files ---
+
+    def sync(self, file: File) -> Sync:
+        """Ready when `file`, as it is now, is on disk. Raises Unsupported, Invalid for a file without a name, Busy."""
+        if self.storage is None:
+            raise Unsupported("this daemon keeps no files on disk: start it with --disk-gib above 0")
+        return self.storage.sync(file)
+
     # --- the whole ---
 
     def recount(self) -> None:
         """Raises AssertionError unless every KV page is where the books say."""
         self.files.recount()
+        self.engine.pager.recount()
+        if self.storage is not None:
+            self.storage.recount()
 
     def _recount_when_idle(self) -> None:
         """Once IDLE_SECONDS after the last work has ended, if none has begun since."""
@@ -219,6 +234,8 @@ class Kernel:
             task.cancel()
         if self._recount_timer is not None:
             self._recount_timer.cancel()
+        if self.storage is not None:
+            await self.storage.close()
         self.engine.link.close()
         self.runtime.close()
 

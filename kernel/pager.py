@@ -114,6 +114,10 @@ class Pager:
             if not future.done():
                 future.set_exception(error)
 
+    def recount(self) -> None:
+        """Raises AssertionError unless every used page lies somewhere, and each host page is counted once."""
+        self.tiers.recount(page for file in self.files.living for page in file.pages)
+
     def statistics(self) -> dict[str, int]:
         return {"swapped_out": self.swapped_out, "swapped_in": self.swapped_in, **self.tiers.statistics()}
 

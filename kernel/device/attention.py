@@ -9,8 +9,8 @@ A token sees a slot if and only if the slot's offset is at most its own, the slo
 is at most its own, and, when ranges of visible offsets name the token, one of them holds the slot's offset. In a
 contiguous row the second follows from the first. A token that sees nothing reads zeros.
 
-Several parts of a row are read one by one and merged by the logarithm of the sum of their weights, to the natural base:
-out = Σ exp(lse_i − lse) · out_i, lse = log Σ exp(lse_i). A part of which a token sees nothing has lse −∞ and adds nothing.
+Several parts of a row are read one by one and merged by the natural logarithms of the sums of their weights:
+out = Σ exp(lse_i − lse) · out_i, lse = log Σ exp(lse_i). A part of which a token sees nothing has −∞ and adds nothing.
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ class PagedAttention:
         return out.view(len(out), -1)
 
     def _plan(self, batch: Batch, dtype: torch.dtype) -> list[Readers]:
-        """Decodes share a reader when their page counts round up to the same power of two; a shift needs its own query."""
+        """Decodes share a reader when their page counts round up to the same power of two; shifts need own queries."""
         chunks: list[Readers] = []
         decodes: dict[int, list[Row]] = {}
         for number, count in enumerate(np.diff(batch.row_starts).tolist()):
