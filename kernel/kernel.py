@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from cadenza.kernel.channels import Exchange
 from cadenza.kernel.engine import Engine
+from cadenza.kernel.handles import Waitable
 from cadenza.kernel.images import Executable, Image, ImageStore
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.language import Language
@@ -22,11 +23,13 @@ from cadenza.kernel.limits import (
     TERMINATE_SECONDS,
     ProcessLimits,
 )
+from cadenza.kernel.locks import Locks
 from cadenza.kernel.process import SIGNALS, Process
 from cadenza.kernel.process_scheduler import ProcessScheduler
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kvfs.directory import FileSystem
-from cadenza.kvfs.errors import CadenzaError, Closed, Full, Invalid, LimitExceeded, NotFound
+from cadenza.kvfs.errors import CadenzaError, Closed, Full, Invalid, LimitExceeded, NotFound, Unsupported
+from cadenza.kvfs.file import File
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,7 @@ class Kernel:
         self.limits = limits
         self.scheduler = ProcessScheduler()
         self.exchange = Exchange()
+        self.locks = Locks()
         self.inference = Inference(engine, engine.link.facts)
         device, model = engine.link.facts, language.facts
         self.facts = KernelFacts(model.name, model.fingerprint, device.name, device.pages, device.page_tokens,
@@ -175,6 +179,12 @@ class Kernel:
         while len(self._ended) > ENDED_PROCESSES:
             self._processes.pop(self._ended.popleft(), None)
 
+    # --- files ---
+
+    def sync(self, file: File) -> Waitable:
+        """Ready when `file`, as it is now, is on disk. Raises Unsupported where nothing is kept there."""
+        raise Unsupported("this daemon keeps no KV files on disk: what is in them goes with it")
+
     # --- the whole ---
 
     def recount(self) -> None:
@@ -198,6 +208,7 @@ class Kernel:
             "slices": self.scheduler.slices,
             **{f"engine_{k}": v for k, v in self.engine.statistics().items()},
             **{f"kv_{k}": float(v) for k, v in self.files.statistics().items()},
+            **{f"locks_{k}": v for k, v in self.locks.statistics().items()},
             **{f"channels_{k}": v for k, v in self.exchange.statistics().items()},
             **{f"wasm_{k}": float(v) for k, v in asdict(self.runtime.statistics()).items()},
         }

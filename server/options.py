@@ -44,6 +44,7 @@ class ServeOptions:
     dtype: str = "auto"                     # "auto", "float32", "bfloat16", "float16"
     pages: int | None = None                # KV pages; None: from `kv_gib`
     kv_gib: float | None = None             # KV memory; None: chosen for the device
+    quota_gib: float | None = None          # KV memory of one user; None: all that there is
     page_tokens: int = 16
     threads: int | None = None              # of the device on a CPU; None: one a core
     in_process: bool = False                # the device in the daemon's own process: for tests
