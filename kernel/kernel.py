@@ -22,6 +22,7 @@ from cadenza.kernel.limits import (
     TERMINATE_SECONDS,
     ProcessLimits,
 )
+from cadenza.kernel.locks import Locks
 from cadenza.kernel.process import SIGNALS, Process
 from cadenza.kernel.process_scheduler import ProcessScheduler
 from cadenza.kernel.storage import Storage, Sync
@@ -66,6 +67,7 @@ class Kernel:
         self.limits = limits
         self.scheduler = ProcessScheduler()
         self.exchange = Exchange()
+        self.locks = Locks()
         self.inference = Inference(engine, engine.link.facts)
         device, model = engine.link.facts, language.facts
         self.facts = KernelFacts(model.name, model.fingerprint, device.name, device.pages, device.page_tokens,
@@ -213,6 +215,7 @@ class Kernel:
             "slices": self.scheduler.slices,
             **{f"engine_{k}": v for k, v in self.engine.statistics().items()},
             **{f"kv_{k}": float(v) for k, v in self.files.statistics().items()},
+            **{f"locks_{k}": v for k, v in self.locks.statistics().items()},
             **{f"channels_{k}": v for k, v in self.exchange.statistics().items()},
             **{f"wasm_{k}": float(v) for k, v in asdict(self.runtime.statistics()).items()},
         }

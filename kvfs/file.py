@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cadenza.kvfs.access import PRIVATE
 from cadenza.kvfs.errors import Busy, Invalid
 from cadenza.kvfs.page_table import PageTable
 from cadenza.kvfs.parts import Part, Parts, Segment
@@ -30,12 +31,12 @@ class File:
     """What owns pages; `close` gives them back.
 
     It begins with `parts`, which it shares and does not write to, and goes on with a page table of its own, its tail.
-    `path` is "" when it has no name, `open_count` is how many descriptors name it. Nothing here blocks.
+    `paths` are its names, `open_count` is how many descriptors name it. Nothing here blocks.
     `living`, when given, holds every file from its birth to its close: what a recount goes over.
     """
 
-    __slots__ = ("_approximate", "_base", "_living", "_parts", "_pool", "_table", "busy", "changes", "closed",
-                 "created_ns", "foreign", "indexed", "modified_ns", "number", "open_count", "owner", "path", "synced",
+    __slots__ = ("_approximate", "_base", "_living", "_parts", "_pool", "_table", "access", "busy", "changes", "closed",
+                 "created_ns", "foreign", "indexed", "modified_ns", "number", "open_count", "owner", "paths", "synced",
                  "used")  # fmt: skip
 
     def __init__(self, pool: PagePool, owner: str, living: set[File] | None = None) -> None:
@@ -46,7 +47,8 @@ class File:
         self._approximate = EXACT
         self._living = living
         self.owner = owner
-        self.path = ""
+        self.paths: list[str] = []
+        self.access = PRIVATE
         self.open_count = 1
         self.busy = False
         self.closed = False
@@ -61,7 +63,7 @@ class File:
             living.add(self)
 
     def __repr__(self) -> str:
-        return f"<File {self.path or 'without a name'} of {self.owner}, {len(self)} tokens>"
+        return f"<File {self.paths[0] if self.paths else 'without a name'} of {self.owner}, {len(self)} tokens>"
 
     # --- reading ---
 
@@ -202,7 +204,9 @@ class File:
         self._table.fill(pages, tokens, positions)
 
     def revive(self, pages: list[int], tokens: Int32, positions: Int32) -> int:
-        """Begins an empty file with full pages that hold the first of `tokens`. Answers how many they hold."""
+        """Begins an empty file with full pages that hold the first of `tokens`. Answers how many they hold. Raises
+        LimitExceeded."""
+        self._pool.ensure_quota(sum(self._pool.references(page) == 0 for page in pages), self.owner)
         for page in pages:
             self._pool.revive(page, self.owner)
         count = len(pages) * self._pool.page_tokens
@@ -329,7 +333,7 @@ class File:
 
     def close_if_forgotten(self) -> None:
         """Closes it if it has neither a holder nor a name."""
-        if self.open_count == 0 and not self.path:
+        if self.open_count == 0 and not self.paths:
             self.close()
 
     def close(self) -> None:

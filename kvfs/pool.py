@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from cadenza.kvfs.errors import NoPages
+from cadenza.kvfs.errors import LimitExceeded, NoPages
 
 Int32 = NDArray[np.int32]
 ABSENT = -1                                  # the frame of a page that is not on the device
@@ -34,6 +34,7 @@ class PagePool:
         self.total = frames
         self.page_tokens = page_tokens
         self.frames = np.full(frames, ABSENT, np.int32)             # [pages] of each page
+        self.quota_pages = 0                                        # charged to one owner, at most; 0: no limit
         self.absent = 0                                             # used pages that are not on the device
         self._when_forgotten: list[Callable[[int], None]] = []
         self._free = list(range(frames - 1, -1, -1))                # a stack: what is given back last is taken next
@@ -60,11 +61,22 @@ class PagePool:
         """Pages in use that were first taken for a file of `owner`, wherever they lie."""
         return self._charged[owner]
 
+    def ensure_quota(self, count: int, owner: str) -> None:
+        """Raises LimitExceeded if so many pages more are too many for `owner`."""
+        if self.quota_pages and self._charged[owner] + count > self.quota_pages:
+            raise LimitExceeded(
+                f"user {owner} has {self._charged[owner]} KV pages and needs {count} more; the limit of a user is "
+                f"{self.quota_pages}: truncate or remove files ('cadenza df' shows them), or ask the operator for more "
+                "(--quota-gib)",
+                "kv_bytes_per_user",
+            )
+
     def can_allocate(self, count: int) -> bool:
         return count <= self.free
 
     def allocate(self, count: int, owner: str = "") -> list[int]:
-        """`count` pages on the device, each referenced once. Raises NoPages, and then takes none."""
+        """`count` pages on the device, each referenced once. Raises NoPages or LimitExceeded, and then takes none."""
+        self.ensure_quota(count, owner)
         frames = self._take_frames(count)
         pages = self._number(count, owner)
         if count:

@@ -13,7 +13,15 @@ from cadenza.kernel.images import ImageStore
 from cadenza.kernel.interpreter import Interpreter
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import Language
-from cadenza.kernel.limits import RUN_AHEAD_STEPS, STAGING_PAGES, STEP_ROWS, STEP_TOKENS, ProcessLimits
+from cadenza.kernel.limits import (
+    KV_BYTES_PER_USER,
+    RUN_AHEAD_STEPS,
+    STAGING_PAGES,
+    STEP_ROWS,
+    STEP_TOKENS,
+    ProcessLimits,
+    file_limits,
+)
 from cadenza.kernel.model.directory import resolve_directory
 from cadenza.kernel.pager import Pager
 from cadenza.kernel.storage import Storage
@@ -41,6 +49,7 @@ class Assembly:
     step_rows: int = STEP_ROWS
     run_ahead: int = RUN_AHEAD_STEPS
     disk_bytes: int = 0                                          # of KV files, at most; 0: none are kept
+    quota_bytes: int = KV_BYTES_PER_USER                         # KV of one user; 0: all that there is
 
 
 async def boot(options: ServeOptions, progress: Progress = lambda what, done, total: None) -> Kernel:
@@ -49,7 +58,8 @@ async def boot(options: ServeOptions, progress: Progress = lambda what, done, to
     language = await asyncio.to_thread(Language.from_directory, directory)
     link = await start_device(options, directory, progress)
     assembly = Assembly(options.state, options.cache, options.limits, options.step_tokens,
-                        run_ahead=options.run_ahead, disk_bytes=int(options.disk_gib * GIBIBYTE))
+                        run_ahead=options.run_ahead, quota_bytes=int((options.quota_gib or 0) * GIBIBYTE),
+                        disk_bytes=int(options.disk_gib * GIBIBYTE))
     try:
         return await assemble(link, language, assembly, progress)
     except BaseException:
@@ -61,9 +71,11 @@ async def assemble(
     link: DeviceLink, language: Language, assembly: Assembly, progress: Progress = lambda what, done, total: None
 ) -> Kernel:
     """A kernel that is ready to spawn: the interpreter image built if need be, compiled, loaded."""
-    files = FileSystem(PagePool(link.facts.pages, link.facts.page_tokens))
+    facts = link.facts
+    files = FileSystem(PagePool(facts.pages, facts.page_tokens), file_limits(facts.page_bytes, assembly.quota_bytes))
     store = await open_store(link, language, assembly)
-    pager = Pager(files, Tiers(files.pool, link.facts.host_pages - STAGING_PAGES, store))
+    staging = STAGING_PAGES if store is not None else 0
+    pager = Pager(files, Tiers(files.pool, facts.host_pages - staging, store))
     engine = Engine(link, WorkConserving(assembly.step_tokens, assembly.step_rows), pager, run_ahead=assembly.run_ahead)
     storage = Storage(store, pager, link.host) if store is not None else None
     if storage is not None:

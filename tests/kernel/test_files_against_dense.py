@@ -38,7 +38,7 @@ from cadenza.kvfs.tiers import Tiers
 TOLERANCE = 1e-4
 TRIED: Counter[str] = Counter()
 EXAMPLES, STEPS = 250, 40                    # 10,000 operations
-PAGES, PAGE_TOKENS, HOST_PAGES = 36, 4, 200
+PAGES, PAGE_TOKENS, HOST_PAGES = 28, 4, 200
 CONFIG = ModelConfig.from_mapping({
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "vocab_size": 64,
@@ -155,6 +155,13 @@ class FilesBehaveAsDenseAttention(RuleBasedStateMachine):
             alone, _ = dense([], [t.token for t in held], [t.position for t in held])
             np.testing.assert_allclose(found, alone, atol=TOLERANCE)
 
+    @precondition(room)
+    @rule(count=st.integers(5, 30), seed=st.integers(0, 2))
+    def ask_alike(self, count: int, seed: int) -> None:
+        """A new file, with a prompt that begins as others did."""
+        self.create()
+        self.append(len(self.files) - 1, count, 0, seed, [])
+
     async def forward(self, file: File, reads: list[File], tokens: list[int], positions: list[int]) -> np.ndarray:
         done = self.inference.forward(
             self.process, file, reads, np.array(tokens, np.int32), np.array(positions, np.int32),
@@ -220,7 +227,7 @@ class FilesBehaveAsDenseAttention(RuleBasedStateMachine):
         del self.files[file]
 
     @precondition(some)
-    @rule(frames=st.integers(1, 12))
+    @rule(frames=st.integers(4, 28))
     def make_room(self, frames: int) -> None:
         self.pager.make_room(frames)
 
@@ -253,4 +260,4 @@ TestFiles.settings = settings(max_examples=EXAMPLES, stateful_step_count=STEPS, 
 
 def test_what_the_operations_above_have_tried() -> None:
     if TRIED:                                # empty when this test runs alone
-        assert min(TRIED[kind] for kind in ("exact", "approximate", "swapped in", "reused tokens")) > 500
+        assert min(TRIED[kind] for kind in ("exact", "approximate", "swapped in", "reused tokens")) > 100, TRIED

@@ -230,7 +230,8 @@ class FilesBehaveAsLists(RuleBasedStateMachine):
     @invariant()
     def every_file_holds_what_its_list_holds(self) -> None:
         for file, reference in self.files.items():
-            assert (len(file), file.path, file.open_count) == (len(reference.held), reference.path, reference.opened)
+            names = [reference.path] if reference.path else []
+            assert (len(file), file.paths, file.open_count) == (len(reference.held), names, reference.opened)
             seen = {i: pair for i, pair in enumerate(reference.held) if not reference.hidden[i]}
             assert self.memory.read(file) == seen
             assert file.hidden_tokens == len(reference.held) - len(seen)

@@ -21,7 +21,7 @@ from cadenza.kernel.engine import Engine
 from cadenza.kernel.images import Executable
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import Language
-from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS, ProcessLimits
+from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS, ProcessLimits, file_limits
 from cadenza.kernel.model.facts import ModelFacts
 from cadenza.kernel.pager import Pager
 from cadenza.kernel.process import Process
@@ -106,7 +106,7 @@ class Desk:
                  patience_seconds: float = 0.0, **device: Any) -> None:
         self.link = LocalLink(NullDevice(**device))
         facts = self.link.facts
-        self.files = FileSystem(PagePool(facts.pages, facts.page_tokens))
+        self.files = FileSystem(PagePool(facts.pages, facts.page_tokens), file_limits(facts.page_bytes))
         self.pager = Pager(self.files, Tiers(self.files.pool, facts.host_pages))
         self.engine = Engine(self.link, WorkConserving(STEP_TOKENS, STEP_ROWS), self.pager,
                              patience_seconds=patience_seconds)
