@@ -102,8 +102,11 @@ class Pager:
 
     async def moved(self) -> None:
         """Returns when every move asked for by now has been made. Raises what the device was lost with."""
+        step = self.next_step if self.moving else self.next_step - 1
+        if step <= self.tiers.last_answered:
+            return
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((self.next_step if self.moving else self.next_step - 1, future))
+        self._waiting.append((step, future))
         self.pump()
         await future
 

@@ -31,7 +31,7 @@ class Tiers:
         self._store = store
         self._free = list(range(host_pages - 1, -1, -1))
         self._written: dict[int, int] = {}           # by which step each host page is written
-        self._answered = 0                           # the last step that has been
+        self.last_answered = 0                       # step
         self._cooling: deque[tuple[int, int]] = deque()   # (step that names it, host page), in the order of steps
         pool.when_forgotten(self.forget)
 
@@ -48,14 +48,14 @@ class Tiers:
 
     def free_host_page(self, host: int, step: int = 0) -> None:
         """It may be written to again once `step`, the last that names it, has been answered."""
-        if step > self._answered:
+        if step > self.last_answered:
             self._cooling.append((step, host))
         else:
             self._free.append(host)
 
     def answered(self, step: int) -> None:
         """Every step up to `step` is over."""
-        self._answered = step
+        self.last_answered = step
         while self._cooling and self._cooling[0][0] <= step:
             self._free.append(self._cooling.popleft()[1])
 
