@@ -124,8 +124,8 @@ def decode(payload: bytes) -> FileRecord:
             end += columns[-1].nbytes
         slots, sums, tokens, positions = columns
         pages = tuple(map(StoredPage, slots.tolist(), sums.tolist()))
-        parts.append(PartRecord(pages, *(part[name] for name in _PART), tokens.astype(np.int32),
-                                positions.astype(np.int32)))
+        parts.append(PartRecord(pages, tokens=tokens.astype(np.int32), positions=positions.astype(np.int32),
+                                **{name: part[name] for name in _PART}))
     if end != len(payload):
         raise ValueError(f"{len(payload) - end} bytes too many")
     return FileRecord(known["number"], Layout(**known["layout"]), Naming.from_json(known), known["exact"],
