@@ -189,6 +189,15 @@ class Kernel:
             raise Unsupported("this daemon keeps no files on disk: start it with --disk-gib above 0")
         return self.storage.sync(file)
 
+    def tiers(self) -> list[tuple[str, int, int]]:
+        """Where pages can lie: name, pages, pages used."""
+        pool, tiers = self.files.pool, self.engine.pager.tiers
+        found = [("device", pool.total, pool.used), ("host", tiers.host_pages, len(tiers.host))]
+        if self.storage is not None:
+            known = self.storage.store.statistics()
+            found.append(("disk", known["disk_limit_pages"], known["disk_pages"]))
+        return found
+
     # --- the whole ---
 
     def recount(self) -> None:
