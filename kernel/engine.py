@@ -37,7 +37,7 @@ class Engine:
         self.link = link
         self.lanes = Lanes(LANES)
         self._policy = policy
-        self._pager = pager
+        self.pager = pager
         self._run_ahead = run_ahead
         self._patience = patience_seconds
         self._starved_since: float | None = None
@@ -72,7 +72,7 @@ class Engine:
 
     def know(self, file: File, tokens: int) -> None:
         """The K and V of its first `tokens`, known all, are computed: prompts that begin so may share them."""
-        self._pager.files.prefixes.add(file, tokens)
+        self.pager.files.prefixes.add(file, tokens)
 
     def remove(self, work: Work) -> None:
         """Forgets work that is over. Idempotent; its rows under way come back to nobody."""
@@ -86,7 +86,7 @@ class Engine:
 
     @property
     def next_step(self) -> int:
-        return self._pager.next_step
+        return self.pager.next_step
 
     @property
     def busy(self) -> bool:
@@ -113,20 +113,20 @@ class Engine:
         while len(self._submitted) < self._run_ahead and not self._lost:
             aside = self._parked | self._loading
             shares = self._policy.choose(self._work.keys() - aside if aside else self._work)
-            if not (shares or self._pager.moving) or not self._submit(shares):
+            if not (shares or self.pager.moving) or not self._submit(shares):
                 return
 
     def _submit(self, shares: list[Share]) -> bool:
         """Whether a step has been submitted: none is when no chosen work could get pages."""
-        builder = BatchBuilder(self._pager.next_step, self._pager.pool)
+        builder = BatchBuilder(self.pager.next_step, self.pager.pool)
         rows, starved = self._gather(shares, builder)
         if starved and self._make_room(starved):
             self._pump_soon()
-        if rows or self._pager.moving:
+        if rows or self.pager.moving:
             if rows:
                 self._starved_since = None
             batch = builder.build()
-            batch.swap_outs, batch.swap_ins = self._pager.take_moves()
+            batch.swap_outs, batch.swap_ins = self.pager.take_moves()
             self.tokens_done += builder.tokens
             self._submitted.append((batch.step, rows))
             self.link.submit(batch)
@@ -166,8 +166,8 @@ class Engine:
 
     def _bring(self, work: Work) -> bool:
         """Whether all that it reads is on the device, or comes in this step. Raises NoPages, LimitExceeded."""
-        work.reuse(self._pager.files.prefixes)
-        if self._pager.bring(work):
+        work.reuse(self.pager.files.prefixes)
+        if self.pager.bring(work):
             return True
         self._loading.add(work)
         return False
@@ -175,7 +175,7 @@ class Engine:
     def _make_room(self, starved: list[tuple[Work, NoPages]]) -> bool:
         """Whether idle files have left the device for the oldest of them."""
         _, error = min(starved, key=lambda s: s[0].arrival)
-        return self._pager.make_room(error.needed)
+        return self.pager.make_room(error.needed)
 
     def _relieve(self, starved: list[tuple[Work, NoPages]]) -> None:
         """No chosen work could get pages, and no step is under way that could free some: the youngest that holds any
@@ -209,7 +209,7 @@ class Engine:
         self.steps_done += 1
         self.samples_done += len(result.tokens)
         self.device_seconds += result.seconds
-        self._pager.answered(step)
+        self.pager.answered(step)
         for row in rows:
             row.work.under_way -= 1
             if row.work.over:
@@ -226,7 +226,7 @@ class Engine:
         self._lost = reason or "no reason known"
         self._submitted.clear()
         error = DeviceLost(f"the device failed ({self._lost}); what it held is gone")
-        self._pager.lose(error)
+        self.pager.lose(error)
         self.fail_all(error)
 
     def abort(self, pid: int) -> None:
@@ -242,5 +242,5 @@ class Engine:
         return {
             "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "samples": self.samples_done,
             "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
-            "preemptions": self.preemptions, **self._pager.statistics(),
+            "preemptions": self.preemptions, **self.pager.statistics(),
         }

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 
 from cadenza.kernel.channels import Exchange
 from cadenza.kernel.engine import Engine
-from cadenza.kernel.handles import Waitable
 from cadenza.kernel.images import Executable, Image, ImageStore
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.language import Language
@@ -26,6 +25,7 @@ from cadenza.kernel.limits import (
 from cadenza.kernel.locks import Locks
 from cadenza.kernel.process import SIGNALS, Process
 from cadenza.kernel.process_scheduler import ProcessScheduler
+from cadenza.kernel.storage import Storage, Sync
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import CadenzaError, Closed, Full, Invalid, LimitExceeded, NotFound, Unsupported
@@ -58,9 +58,11 @@ class Kernel:
 
     def __init__(
         self, *, engine: Engine, files: FileSystem, language: Language, limits: ProcessLimits,
+        storage: Storage | None = None,
     ) -> None:
         self.engine = engine
         self.files = files
+        self.storage = storage
         self.language = language
         self.limits = limits
         self.scheduler = ProcessScheduler()
@@ -181,15 +183,29 @@ class Kernel:
 
     # --- files ---
 
-    def sync(self, file: File) -> Waitable:
-        """Ready when `file`, as it is now, is on disk. Raises Unsupported where nothing is kept there."""
-        raise Unsupported("this daemon keeps no KV files on disk: what is in them goes with it")
+    def sync(self, file: File) -> Sync:
+        """Ready when `file`, as it is now, is on disk. Raises Unsupported, Invalid for a file without a name, Busy."""
+        if self.storage is None:
+            raise Unsupported("this daemon keeps no files on disk: start it with --disk-gib above 0")
+        return self.storage.sync(file)
+
+    def tiers(self) -> list[tuple[str, int, int]]:
+        """Where pages can lie: name, pages, pages used."""
+        pool, tiers = self.files.pool, self.engine.pager.tiers
+        found = [("device", pool.total, pool.used), ("host", tiers.host_pages, len(tiers.host))]
+        if self.storage is not None:
+            known = self.storage.store.statistics()
+            found.append(("disk", known["disk_limit_pages"], known["disk_pages"]))
+        return found
 
     # --- the whole ---
 
     def recount(self) -> None:
         """Raises AssertionError unless every KV page is where the books say."""
         self.files.recount()
+        self.engine.pager.recount()
+        if self.storage is not None:
+            self.storage.recount()
 
     def _recount_when_idle(self) -> None:
         """Once IDLE_SECONDS after the last work has ended, if none has begun since."""
@@ -230,6 +246,8 @@ class Kernel:
             task.cancel()
         if self._recount_timer is not None:
             self._recount_timer.cancel()
+        if self.storage is not None:
+            await self.storage.close()
         self.engine.link.close()
         self.runtime.close()
 

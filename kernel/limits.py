@@ -92,6 +92,7 @@ RUN_AHEAD_STEPS = 2                         # steps submitted before the first o
 LANES = 16_384                              # decodes alive at once
 PATIENCE_SECONDS = 2.0                      # that a pass waits for pages which idle programs hold; then `no-pages`
 RETRY_SECONDS = 0.02                        # between two looks, meanwhile
+STAGING_PAGES = 192                         # host pages on the way to disk (a third of them) or from it
 IDLE_SECONDS = 1.0                          # without work, before the pages are recounted
 
 

@@ -102,8 +102,11 @@ class Pager:
 
     async def moved(self) -> None:
         """Returns when every move asked for by now has been made. Raises what the device was lost with."""
+        step = self.next_step if self.moving else self.next_step - 1
+        if step <= self.tiers.last_answered:
+            return
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((self.next_step if self.moving else self.next_step - 1, future))
+        self._waiting.append((step, future))
         self.pump()
         await future
 
@@ -113,6 +116,10 @@ class Pager:
             future = self._waiting.popleft()[1]
             if not future.done():
                 future.set_exception(error)
+
+    def recount(self) -> None:
+        """Raises AssertionError unless every used page lies somewhere, and each host page is counted once."""
+        self.tiers.recount(page for file in self.files.living for page in file.pages)
 
     def statistics(self) -> dict[str, int]:
         return {"swapped_out": self.swapped_out, "swapped_in": self.swapped_in, **self.tiers.statistics()}

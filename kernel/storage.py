@@ -21,8 +21,9 @@ from cadenza.kernel.device.batch import UInt8
 from cadenza.kernel.handles import Outcome
 from cadenza.kernel.limits import PATIENCE_SECONDS, RETRY_SECONDS, STAGING_PAGES
 from cadenza.kernel.pager import Pager
-from cadenza.kvfs.durability import record_of, whole_pages
-from cadenza.kvfs.errors import CadenzaError, Internal, Invalid, NoPages
+from cadenza.kvfs.access import Access
+from cadenza.kvfs.durability import Restorer, naming_of, record_of, whole_pages
+from cadenza.kvfs.errors import CadenzaError, Internal, Invalid
 from cadenza.kvfs.pool import ABSENT
 from cadenza.kvfs.records import StoredPage
 from cadenza.kvfs.store import Store
@@ -114,7 +115,25 @@ class Storage:
             raise Invalid(f"{file!r} lost its last name before it was durable", "file")
         file.number = file.number or self.store.new_number()
         record = record_of(file, snapshot, self.store.layout, {**self._tiers.stored, **edges})
-        await self._in(self._writer, self.store.commit, record)
+        self.store.adopt(record, await self._in(self._writer, self.store.commit, record))
+        if naming_of(file) != record.naming:         # it was renamed while this went on
+            self.names_changed([file])
+
+    def names_changed(self, files: Sequence[File]) -> None:
+        """Of durable files: written down at once. Raises Internal when the disk does not take it."""
+        try:
+            for file in files:
+                if file.number in self.store.files:
+                    self._name(file)
+        except OSError as error:
+            raise Internal(f"the journal could not be written: {error}; see to the disk") from error
+
+    def _name(self, file: File) -> None:
+        if file.paths:
+            self.store.rename(file.number, naming_of(file))
+        else:
+            self.store.drop(file.number)
+            file.number, file.synced = 0, -1
 
     async def _write(self, snapshot: File) -> dict[int, StoredPage]:
         """Every page of it is on disk then. Answers where those are that may still be written to, held once each."""
@@ -177,7 +196,7 @@ class Storage:
             self._pager.pump()
 
     async def _bring(self, work: Work, pages: list[int]) -> None:
-        with self._pager.files.holding(pages):
+        with self._pager.pool.holding(pages):
             for at, chunk in enumerate(_chunks(pages, len(self._incoming[0]))):
                 buffer = self._incoming[at % 2]
                 await buffer.settle()
@@ -227,7 +246,7 @@ class Storage:
 
     async def _write_from_host(self, pages: list[int]) -> None:
         hosts = [self._tiers.host[page] for page in pages]
-        with self._pager.files.holding(pages):
+        with self._pager.pool.holding(pages):
             for at, host in enumerate(hosts):
                 self._outgoing.images[at] = self._host[host]
             for page, host, stored in zip(pages, hosts, await self._store(len(pages)), strict=True):
@@ -239,6 +258,21 @@ class Storage:
 
     # --- the whole ---
 
+    def restore(self) -> None:
+        """Every durable file is there again under its names, its pages on disk alone. Once, before anything else."""
+        files = self._pager.files
+        restorer = Restorer(self._tiers, files.living)
+        for record in list(self.store.files.values()):
+            naming = record.naming
+            file = restorer.restore(record, self.store.layout)
+            files.place(file, naming.paths, Access(naming.mine, naming.others, naming.grants))
+        files.names_changed = self.names_changed
+
+    def recount(self) -> None:
+        """Raises AssertionError unless slots on disk are held as it is counted; asks nothing while pages move."""
+        if not self._tasks:
+            self.store.recount(page.slot for page in self._tiers.stored.values())
+
     async def close(self) -> None:
         """What is under way is given up; what was synced is there. Idempotent."""
         for task in list(self._tasks):
@@ -249,7 +283,7 @@ class Storage:
         self.store.close()
 
     def _begin(self, work: Awaitable[None]) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

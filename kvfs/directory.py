@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from cadenza.kvfs.access import PRIVATE, PUBLIC, RIGHTS, Access, Rights
-from cadenza.kvfs.errors import Busy, Denied, Exists, Invalid, LimitExceeded, NotFound
+from cadenza.kvfs.errors import Busy, Denied, Exists, Invalid, LimitExceeded, NotFound, Unsupported
 from cadenza.kvfs.extent import Extent
 from cadenza.kvfs.file import File, Ranges
 from cadenza.kvfs.names import Directory, Names, always_there, check_length, may_name, resolve, written
@@ -102,6 +102,8 @@ class FileSystem:
         file = self._file(user, path, names, "open")
         if file is None:
             return self._open_new(user, path, names, flags)
+        if file.foreign:
+            raise Unsupported(f"{path} holds states of {file.foreign}: serve that model, or compute the file again")
         if "exclusive" in flags:
             raise Exists(f"{path} exists: choose another path, or open it without `exclusive`")
         missing = (flags & {"read", "append"}) - file.access.of(file.owner, user)

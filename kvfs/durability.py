@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cadenza.kvfs.extent import Extent
 from cadenza.kvfs.file import EXACT, File
 from cadenza.kvfs.parts import Part, Parts
-from cadenza.kvfs.records import FileRecord, Layout, PartRecord, StoredPage
+from cadenza.kvfs.records import FileRecord, Layout, Naming, PartRecord, StoredPage
 from cadenza.kvfs.tiers import Tiers
 
 Int32 = NDArray[np.int32]
@@ -38,11 +38,13 @@ def record_of(file: File, contents: File, layout: Layout, stored: Mapping[int, S
     if tail.count:
         parts.append(PartRecord(_stored(tail.pages(), stored), 0, 0, tail.count, 0, False, tail.tokens(0, tail.count),
                                 tail.positions(0, tail.count)))  # fmt: skip
-    return FileRecord(
-        number=file.number, layout=layout, owner=file.owner, mine=file.access.mine, others=file.access.others,
-        grants=dict(file.access.grants), paths=tuple(file.paths), exact=contents.exact, straight=straight,
-        created_ns=file.created_ns, modified_ns=contents.modified_ns, parts=tuple(parts),
-    )  # fmt: skip
+    return FileRecord(file.number, layout, naming_of(file), contents.exact, straight, file.created_ns,
+                      contents.modified_ns, tuple(parts))
+
+
+def naming_of(file: File) -> Naming:
+    access = file.access
+    return Naming(file.owner, tuple(file.paths), access.mine, access.others, dict(access.grants))
 
 
 class Restorer:
@@ -54,16 +56,20 @@ class Restorer:
         self._pages: dict[int, int] = {}             # by slot
         self._extents: dict[tuple[object, ...], Extent] = {}
 
-    def restore(self, record: FileRecord) -> File:
-        """The file, its pages on disk alone. The caller gives it its names and rights."""
-        file = File(self._tiers.pool, record.owner, self._living)
+    def restore(self, record: FileRecord, layout: Layout) -> File:
+        """The file, its pages on disk alone. The caller gives it its names and rights. One of another layout has no
+        contents here: it says whose it is."""
+        owner = record.naming.owner
+        file = File(self._tiers.pool, owner, self._living)
         file.open_count = 0
         file.number, file.created_ns, file.modified_ns = record.number, record.created_ns, record.modified_ns
-        if record.straight and record.parts:
+        if record.layout != layout:
+            file.foreign = f"{record.layout}, not {layout}"
+        elif record.straight and record.parts:
             (tail,) = record.parts
-            file.adopt(self._take(tail.pages, record.owner), tail.tokens, tail.positions)
+            file.adopt(self._take(tail.pages, owner), tail.tokens, tail.positions)
         elif record.parts:
-            file.compose(Parts(self._part(part, record.owner) for part in record.parts))
+            file.compose(Parts(self._part(part, owner) for part in record.parts))
         file.mark_restored(EXACT if record.exact else 0)
         return file
 

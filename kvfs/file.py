@@ -36,7 +36,7 @@ class File:
     """
 
     __slots__ = ("_approximate", "_base", "_living", "_parts", "_pool", "_table", "access", "busy", "changes", "closed",
-                 "created_ns", "indexed", "modified_ns", "number", "open_count", "owner", "paths", "synced",
+                 "created_ns", "foreign", "indexed", "modified_ns", "number", "open_count", "owner", "paths", "synced",
                  "used")  # fmt: skip
 
     def __init__(self, pool: PagePool, owner: str, living: set[File] | None = None) -> None:
@@ -55,6 +55,7 @@ class File:
         self.changes = 0             # appends begun and other changes: equal numbers, equal contents
         self.created_ns = self.modified_ns = time.time_ns()
         self.number = 0              # its identity on disk; 0: it has never been there
+        self.foreign = ""            # of which other model or page size it is, if it cannot be read here
         self.synced = -1             # `changes` when it was last written to disk
         self.used = 0                # the step that last read or wrote it
         self.indexed: tuple[Node, int] | None = None     # how far its pages are known by their tokens

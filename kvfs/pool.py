@@ -9,7 +9,8 @@ nobody, but still on the device and known by its tokens (prefixes.py); it counts
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,7 @@ class PagePool:
         self._references = [0] * frames
         self._owners = [""] * frames
         self._charged: Counter[str] = Counter()
+        self._held: list[list[int]] = []                            # by whoever moves them
         self._least_free = frames
         self._refused = 0
 
@@ -149,6 +151,20 @@ class PagePool:
         if self._kept.pop(page, ABSENT) is not ABSENT:
             self._vacate(page)
 
+    @contextmanager
+    def holding(self, pages: Sequence[int]) -> Iterator[None]:
+        """Used pages stay so meanwhile, whoever releases them."""
+        held = list(pages)
+        for page in held:
+            self.share(page)
+        self._held.append(held)
+        try:
+            yield
+        finally:
+            self._held.remove(held)
+            for page in held:
+                self.release(page)
+
     def references(self, page: int) -> int:
         return self._references[page]
 
@@ -163,7 +179,7 @@ class PagePool:
         assert len(free) + used == len(counted), f"{len(free)} free + {used} used pages ≠ {len(counted)} in all"
         assert len(np.unique(free)) == len(free), "a page is free twice"
         assert not counted[free].any(), f"free pages are referenced: {free[counted[free] != 0][:8].tolist()}"
-        held = [np.asarray(table, np.int64) for table in tables]
+        held = [np.asarray(table, np.int64) for table in (*tables, *self._held)]
         every = np.concatenate(held) if held else np.zeros(0, np.int64)
         found = np.bincount(every, minlength=len(counted))
         wrong = np.flatnonzero(found != counted)

@@ -10,27 +10,28 @@ answered; then it is free again, if its page needs it no more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cadenza.kvfs.pool import ABSENT, PagePool
 
 if TYPE_CHECKING:
     from cadenza.kvfs.records import StoredPage
+    from cadenza.kvfs.store import Store
 
 
 class Tiers:
-    """The books only: nothing is moved here. `free_slot` is told which slot on disk a page needs no more."""
+    """The books only: nothing is moved here. `store` keeps those of the slots that pages hold."""
 
-    def __init__(self, pool: PagePool, host_pages: int, free_slot: Callable[[int], None] = lambda slot: None) -> None:
+    def __init__(self, pool: PagePool, host_pages: int, store: Store | None = None) -> None:
         self.pool = pool
         self.host: dict[int, int] = {}               # host page of each page that lies there
         self.stored: dict[int, StoredPage] = {}      # where on disk each page lies
         self.host_pages = host_pages
-        self._free_slot = free_slot
+        self._store = store
         self._free = list(range(host_pages - 1, -1, -1))
         self._written: dict[int, int] = {}           # by which step each host page is written
-        self._answered = 0                           # the last step that has been
+        self.last_answered = 0                       # step
         self._cooling: deque[tuple[int, int]] = deque()   # (step that names it, host page), in the order of steps
         pool.when_forgotten(self.forget)
 
@@ -47,14 +48,14 @@ class Tiers:
 
     def free_host_page(self, host: int, step: int = 0) -> None:
         """It may be written to again once `step`, the last that names it, has been answered."""
-        if step > self._answered:
+        if step > self.last_answered:
             self._cooling.append((step, host))
         else:
             self._free.append(host)
 
     def answered(self, step: int) -> None:
         """Every step up to `step` is over."""
-        self._answered = step
+        self.last_answered = step
         while self._cooling and self._cooling[0][0] <= step:
             self._free.append(self._cooling.popleft()[1])
 
@@ -74,13 +75,18 @@ class Tiers:
         assert page not in self.stored, f"page {page} is on disk twice"
         self.stored[page] = stored
 
+    def hold_on_disk(self, page: int, stored: StoredPage) -> None:
+        """As `put_on_disk`, with a hold of its own."""
+        self._slots.hold(stored.slot)
+        self.put_on_disk(page, stored)
+
     def forget(self, page: int) -> None:
         """What lies elsewhere is no longer this page's contents."""
         if page in self.host:
             self.take_from_host(page)
         stored = self.stored.pop(page, None)
         if stored is not None:
-            self._free_slot(stored.slot)
+            self._slots.release([stored.slot])
 
     def recount(self, used: Iterable[int]) -> None:
         """Raises AssertionError unless each used page lies somewhere, and each host page is counted once."""
@@ -88,6 +94,11 @@ class Tiers:
         assert not lost, f"pages {lost[:8]} lie nowhere"
         books = [*self._free, *(host for _, host in self._cooling), *self.host.values()]
         assert len(books) == len(set(books)), "a host page is counted twice"
+
+    @property
+    def _slots(self) -> Store:
+        assert self._store is not None, "a page is on disk, and there is no store"
+        return self._store
 
     def statistics(self) -> dict[str, int]:
         return {"host_pages": self.host_pages, "on_host": len(self.host), "on_disk": len(self.stored)}

@@ -9,8 +9,8 @@ A token sees a slot if and only if the slot's offset is at most its own, the slo
 is at most its own, and, when ranges of visible offsets name the token, one of them holds the slot's offset. In a
 contiguous row the second follows from the first. A token that sees nothing reads zeros.
 
-Several parts of a row are read one by one and merged by the logarithm of the sum of their weights, to the natural base:
-out = Σ exp(lse_i − lse) · out_i, lse = log Σ exp(lse_i). A part of which a token sees nothing has lse −∞ and adds nothing.
+Several parts of a row are read one by one and merged by the natural logarithms of the sums of their weights:
+out = Σ exp(lse_i − lse) · out_i, lse = log Σ exp(lse_i). A part of which a token sees nothing has −∞ and adds nothing.
 """
 
 from __future__ import annotations
@@ -156,9 +156,14 @@ class Part:
         keys, values = self._kv.view(layer, self._start) if self._start is not None else self._kv.gather(
             layer, self._pages)  # fmt: skip
         keys, values = keys[None, :, self._slots], values[None, :, self._slots]
-        if self._visible is None:
-            read: tuple[Tensor, Tensor] = _flash(queries, keys, values, is_causal=self._causal)
+        if self._causal:
+            read: tuple[Tensor, Tensor] = _flash(queries, keys, values, is_causal=True)
             return read
+        if self._visible is None:
+            # The queries of a kv head one after the other: more rows at a time for the same keys.
+            grouped = queries.reshape(1, keys.shape[1], -1, queries.shape[3])
+            out, logs = _flash(grouped, keys, values)
+            return out.reshape(queries.shape), logs.reshape(queries.shape[:3])
         blocks = [self._masked(queries, keys, values, first) for first in range(0, queries.shape[2], QUERY_BLOCK)]
         return torch.cat([out for out, _ in blocks], 2), torch.cat([lse for _, lse in blocks], 2)
 
@@ -300,7 +305,7 @@ class PagedAttention:
         return out.view(len(out), -1)
 
     def _plan(self, batch: Batch, dtype: torch.dtype) -> list[Readers]:
-        """Decodes share a reader when their page counts round up to the same power of two; a shift needs its own query."""
+        """Decodes share a reader when their page counts round up to the same power of two; shifts need own queries."""
         chunks: list[Readers] = []
         decodes: dict[int, list[Row]] = {}
         for number, count in enumerate(np.diff(batch.row_starts).tolist()):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cadenza.kernel.device.attention import PagedAttention
-from cadenza.kernel.device.batch import Batch, DeviceFacts, Float32, Int64, StepResult
+from cadenza.kernel.device.batch import Batch, DeviceFacts, Float32, Int32, Int64, StepResult, UInt8
 from cadenza.kernel.device.paged_kv import PagedKv
 from cadenza.kernel.device.probing import probe
 from cadenza.kernel.device.sampling import sample

@@ -13,7 +13,7 @@ def test_the_second_prompt_computes_only_what_differs() -> None:
         bench = Bench()
         first = bench.decode(bench.file(), PROMPT, 3)
         await bench.settle()
-        other = PROMPT[:14] + [7, 8, 9]
+        other = [*PROMPT[:14], 7, 8, 9]
         second = bench.decode(bench.file(), other, 3)
         await bench.settle()
         said, progress = first.take(), second.take()
