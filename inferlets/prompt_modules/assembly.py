@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .elements import Prompt, Turn
+from .elements import Prompt
 from .errors import DoesNotFit
 from .layout import Choice, Layout, Piece, Place, Placed, Room, Said, Words
 from .selection import Chosen, New, select
@@ -45,16 +45,14 @@ class Span:
 
 
 def assemble(layout: Layout, prompt: Prompt, packed: bool = False, answer: bool = True) -> list[Span]:
-    """All tokens of a prompt, by position. `answer`: the opening of the assistant's answer follows, in a chat.
+    """All tokens of a prompt, by position. `answer`: the opening of the assistant's answer follows.
 
     Raises MarkupError of some kind, with the line.
     """
     root = select(layout, prompt)
-    chat = layout.has_turns or any(isinstance(item, Turn) for item in prompt.children)
-    last = New(layout.template.answer) if answer and chat else New(())
     made: Assembly = Packed() if packed else Slots()
     made.root(root)
-    made.at_end([last])
+    made.at_end([New(layout.template.answer)] if answer else [])
     return joined(sorted((span for span in made.spans if span.tokens), key=lambda span: span.start))
 
 

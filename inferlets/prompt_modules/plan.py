@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .assembly import Span, assemble
-from .elements import Prompt
+from .elements import Prompt, Turn
 from .layout import Layout, Piece
 from .policy import Policy
 from .template import Tokens
 
 Exactness = Literal["exact", "approximate"]
+Answer = Literal["none", "due", "open"]
+"""Whether the assistant speaks at the end: it is no chat, a turn has ended, or an answer is opened."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Plan:
     tokens: Tokens
     positions: Tokens
     exactness: Exactness
+    answer: Answer = "none"
 
     @property
     def reused_tokens(self) -> int:
@@ -61,13 +64,15 @@ def make_plan(layout: Layout, prompt: Prompt, policy: Policy | None = None, answ
     `answer`: the opening of the assistant's answer stands at the end of a chat.
     """
     policy = policy or Policy()
-    spans = policy.apply(assemble(layout, prompt, policy.packed, answer), layout)
+    chat = layout.has_turns or any(isinstance(item, Turn) for item in prompt.children)
+    spans = policy.apply(assemble(layout, prompt, policy.packed, chat and answer), layout)
     if not spans:
         raise ValueError("the prompt is empty: it has no tokens")
     new = [span for span in spans if span.piece is None]
     tokens = tuple(token for span in new for token in span.tokens)
     positions = tuple(position for span in new for position in range(span.start, span.end))
-    return Plan(policy, tuple(views_of(spans)), tokens, positions, exactness_of(spans))
+    return Plan(policy, tuple(views_of(spans)), tokens, positions, exactness_of(spans),
+                "none" if not chat else "open" if answer else "due")
 
 
 def views_of(spans: Sequence[Span]) -> list[View]:
