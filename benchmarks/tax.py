@@ -97,16 +97,17 @@ class BareLoop:
         rows, length = self._rows, self._length
         count = np.arange(rows + 1, dtype=np.int32)
         used = -(-length // PAGE_TOKENS)
-        zeros = np.zeros(rows, np.float32)
+        zeros, none = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
         return Batch(
             step=self._step,
             tokens=np.full(rows, 7, np.int32), positions=np.full(rows, length - 1, np.int32), row_starts=count,
             slots=self._pages[:, (length - 1) // PAGE_TOKENS] * PAGE_TOKENS + (length - 1) % PAGE_TOKENS,
             segment_starts=count, segment_tokens=np.full(rows, length, np.int32),
+            segment_firsts=none, segment_skips=none, segment_shifts=none,
             page_starts=count * np.int32(used), pages=np.ascontiguousarray(self._pages[:, :used]).reshape(-1),
             contiguous=np.ones(rows, np.uint8), visible_starts=np.zeros(rows + 1, np.int32),
             sample_tokens=count[:-1], sample_lanes=np.full(rows, -1, np.int32), temperature=zeros, min_p=zeros,
-            top_k=np.zeros(rows, np.int32), top_p=zeros + 1, seeds=np.zeros(rows, np.uint64),
+            top_k=none, top_p=zeros + 1, seeds=np.zeros(rows, np.uint64),
             draws=np.zeros(rows, np.int64), sample_masks=np.full(rows, -1, np.int32),
         )
 

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
     from cadenza.kernel.passes import Probe, Sampler
     from cadenza.kvfs.file import File
+    from cadenza.kvfs.pool import PagePool
 
 
 class BatchBuilder:
     """The batch of step `step`, row by row. A row is begun with `add_row`; samples and probes name tokens by the index
-    that it answered."""
+    that it answered. It speaks of pages; the batch that it builds names the frames of `pool` that they lie in."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, pool: PagePool) -> None:
         self.step = step
+        self._pool = pool
         self.rows = 0
         self.samples = 0
         self.probes = 0
@@ -65,13 +67,13 @@ class BatchBuilder:
         self._positions.extend(positions)
         self._slots.extend(slots)
         self._row_starts.append(len(self._tokens))
-        contiguous = file.contiguous
+        offset = 0
         for read in reads:
-            self._add_segment(read)
-            contiguous = False
-        self._add_segment(file)
+            self._add_segments(read, offset)
+            offset += len(read)
+        self._add_segments(file, offset)
         self._segment_starts.append(len(self._segment_tokens))
-        self._contiguous.append(contiguous)
+        self._contiguous.append(not reads and file.contiguous)
         self._visible_starts.append(self._visible_starts[-1])
         self.rows += 1
         return first
@@ -87,7 +89,7 @@ class BatchBuilder:
         self._positions.append(position)
         self._slots.append(slot)
         self._row_starts.append(first + 1)
-        self._add_segment(file)
+        self._add_segments(file, 0)
         self._segment_starts.append(len(self._segment_tokens))
         self._contiguous.append(file.contiguous)
         self._visible_starts.append(self._visible_starts[-1])
@@ -114,11 +116,13 @@ class BatchBuilder:
         self._asked_starts.append(len(self._asked))
 
     def build(self) -> Batch:
+        frames, size = self._pool.frames, self._pool.page_tokens
+        pages, offsets = np.divmod(np.array(self._slots, np.int32), np.int32(size))
         batch = Batch(
             step=self.step,
             tokens=np.array(self._tokens, np.int32),
             positions=np.array(self._positions, np.int32),
-            slots=np.array(self._slots, np.int32),
+            slots=frames[pages] * np.int32(size) + offsets,
             row_starts=np.array(self._row_starts, np.int32),
             segment_starts=np.array(self._segment_starts, np.int32),
             segment_tokens=np.array(self._segment_tokens, np.int32),
@@ -126,12 +130,12 @@ class BatchBuilder:
             segment_skips=np.array(self._segment_skips, np.int32),
             segment_shifts=np.array(self._segment_shifts, np.int32),
             page_starts=np.array(self._page_starts, np.int32),
-            pages=np.concatenate(self._pages),
+            pages=frames[np.concatenate(self._pages)] if self._pages else np.zeros(0, np.int32),
             contiguous=np.array(self._contiguous, np.uint8),
             visible_starts=np.array(self._visible_starts, np.int32),
         )
         if self._copies:
-            batch.copies = np.array(self._copies, np.int32)
+            batch.copies = frames[np.array(self._copies, np.int32)]
         if self._visible:
             batch.visible_ranges = np.concatenate(self._visible)
         if self._samples:
@@ -140,11 +144,14 @@ class BatchBuilder:
             self._build_probes(batch)
         return batch
 
-    def _add_segment(self, file: File) -> None:
-        pages = file.page_table()
-        self._segment_tokens.append(len(file))
-        self._page_starts.append(self._page_starts[-1] + len(pages))
-        self._pages.append(pages)
+    def _add_segments(self, file: File, offset: int) -> None:
+        for pages, first, skip, count, shift in file.segments():
+            self._segment_tokens.append(count)
+            self._segment_firsts.append(offset + first)
+            self._segment_skips.append(skip)
+            self._segment_shifts.append(shift)
+            self._page_starts.append(self._page_starts[-1] + len(pages))
+            self._pages.append(pages)
 
     def _build_samples(self, batch: Batch) -> None:
         tokens, lanes, temperature, top_k, top_p, min_p, seeds, draws, masks = zip(*self._samples, strict=True)

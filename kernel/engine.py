@@ -21,8 +21,10 @@ from cadenza.kernel.device.batch import StepResult
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.lanes import Lanes
 from cadenza.kernel.limits import LANES, PATIENCE_SECONDS, RETRY_SECONDS, RUN_AHEAD_STEPS
+from cadenza.kernel.pager import Pager
 from cadenza.kernel.passes import PLAIN, STEP_BREADTH, Row, Work
 from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, LimitExceeded, NoPages
+from cadenza.kvfs.file import File
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +32,20 @@ log = logging.getLogger(__name__)
 class Engine:
     """Owns the work under way and the link to the device. Everything happens on the event loop's thread."""
 
-    def __init__(self, link: DeviceLink, policy: BatchPolicy, *, run_ahead: int = RUN_AHEAD_STEPS,
+    def __init__(self, link: DeviceLink, policy: BatchPolicy, pager: Pager, *, run_ahead: int = RUN_AHEAD_STEPS,
                  patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.link = link
         self.lanes = Lanes(LANES)
         self._policy = policy
+        self.pager = pager
         self._run_ahead = run_ahead
         self._patience = patience_seconds
         self._starved_since: float | None = None
         self.idle: Callable[[], None] = lambda: None        # called whenever the last work has ended
         self._work: dict[Work, None] = {}
         self._parked: set[Work] = set()                     # preempted, waiting for others to end
+        self._loading: set[Work] = set()                    # what they read is on its way from disk
         self._submitted: deque[tuple[int, list[Row]]] = deque()
-        self._step = 0
         self._arrivals = 0
         self._pump_is_due = False
         self._lost = ""
@@ -51,6 +54,7 @@ class Engine:
         self.samples_done = 0                               # tokens that came back
         self.device_seconds = 0.0
         self.preemptions = 0
+        pager.works, pager.pump = self._work.keys, self._pump_anew
         self.connect()
 
     def connect(self) -> None:
@@ -66,14 +70,23 @@ class Engine:
         self._work[work] = None
         self._pump_soon()
 
+    def know(self, file: File, tokens: int) -> None:
+        """The K and V of its first `tokens`, known all, are computed: prompts that begin so may share them."""
+        self.pager.files.prefixes.add(file, tokens)
+
     def remove(self, work: Work) -> None:
         """Forgets work that is over. Idempotent; its rows under way come back to nobody."""
         self._work.pop(work, None)
+        self._loading.discard(work)
         self._parked.clear()                                # there may be room again
         if self._work:
             self._pump_soon()
         else:
             self.idle()
+
+    @property
+    def next_step(self) -> int:
+        return self.pager.next_step
 
     @property
     def busy(self) -> bool:
@@ -90,17 +103,42 @@ class Engine:
             self._pump_is_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
+    def _pump_anew(self) -> None:
+        """The pager has moved something: who waited for that may go on."""
+        self._loading.clear()
+        self._pump_soon()
+
     def _pump(self) -> None:
         self._pump_is_due = False
-        while len(self._submitted) < self._run_ahead and self._work and not self._lost:
-            shares = self._policy.choose(self._work.keys() - self._parked if self._parked else self._work)
-            if not shares or not self._submit(shares):
+        while len(self._submitted) < self._run_ahead and not self._lost:
+            aside = self._parked | self._loading
+            shares = self._policy.choose(self._work.keys() - aside if aside else self._work)
+            if not (shares or self.pager.moving) or not self._submit(shares):
                 return
 
     def _submit(self, shares: list[Share]) -> bool:
         """Whether a step has been submitted: none is when no chosen work could get pages."""
-        self._step += 1
-        builder = BatchBuilder(self._step)
+        builder = BatchBuilder(self.pager.next_step, self.pager.pool)
+        rows, starved = self._gather(shares, builder)
+        if starved and self._make_room(starved):
+            self._pump_soon()
+        if rows or self.pager.moving:
+            if rows:
+                self._starved_since = None
+            batch = builder.build()
+            batch.swap_outs, batch.swap_ins = self.pager.take_moves()
+            self.tokens_done += builder.tokens
+            self._submitted.append((batch.step, rows))
+            self.link.submit(batch)
+            return True
+        if starved:
+            self._relieve(starved)
+        elif shares:
+            self._pump_soon()
+        return False
+
+    def _gather(self, shares: list[Share], builder: BatchBuilder) -> tuple[list[Row], list[tuple[Work, NoPages]]]:
+        """The rows that are in the batch then, and who found no pages."""
         rows: list[Row] = []
         starved: list[tuple[Work, NoPages]] = []
         breadth = PLAIN
@@ -112,34 +150,38 @@ class Engine:
                 breadth = wider
             samples, probes = builder.samples, builder.probes
             try:
-                work.submit(builder, count)
+                if not (work.present or self._bring(work)):
+                    continue
+                work.submit(builder, min(count, work.wanted()))
             except NoPages as error:
                 starved.append((work, error))
                 continue
             except LimitExceeded as error:
                 work.refuse(error)
                 continue
-            work.turn = self._step
+            work.turn = work.file.used = builder.step
             work.under_way += 1
             rows.append(Row(work, samples, builder.samples, probes, builder.probes))
-        if rows:
-            self._starved_since = None
-            batch = builder.build()
-            self.tokens_done += builder.tokens
-            self._submitted.append((self._step, rows))
-            self.link.submit(batch)
+        return rows, starved
+
+    def _bring(self, work: Work) -> bool:
+        """Whether all that it reads is on the device, or comes in this step. Raises NoPages, LimitExceeded."""
+        work.reuse(self.pager.files.prefixes)
+        if self.pager.bring(work):
             return True
-        if starved:
-            self._relieve(starved)
-        else:
-            self._pump_soon()
+        self._loading.add(work)
         return False
+
+    def _make_room(self, starved: list[tuple[Work, NoPages]]) -> bool:
+        """Whether idle files have left the device for the oldest of them."""
+        _, error = min(starved, key=lambda s: s[0].arrival)
+        return self.pager.make_room(error.needed)
 
     def _relieve(self, starved: list[tuple[Work, NoPages]]) -> None:
         """No chosen work could get pages, and no step is under way that could free some: the youngest that holds any
         makes room for the oldest that wants some. When nobody else holds any, programs have a while to close files,
         and then the oldest fails."""
-        if self._submitted:
+        if self._submitted or self._pump_is_due:
             return
         oldest, error = min(starved, key=lambda s: s[0].arrival)
         holders = [w for w in self._work if w.fed and w is not oldest]
@@ -167,6 +209,7 @@ class Engine:
         self.steps_done += 1
         self.samples_done += len(result.tokens)
         self.device_seconds += result.seconds
+        self.pager.answered(step)
         for row in rows:
             row.work.under_way -= 1
             if row.work.over:
@@ -182,7 +225,9 @@ class Engine:
         log.error("the device is gone: %s", reason)
         self._lost = reason or "no reason known"
         self._submitted.clear()
-        self.fail_all(DeviceLost(f"the device failed ({self._lost}); what it held is gone"))
+        error = DeviceLost(f"the device failed ({self._lost}); what it held is gone")
+        self.pager.lose(error)
+        self.fail_all(error)
 
     def abort(self, pid: int) -> None:
         """Ends whatever a process that is gone has left."""
@@ -197,5 +242,5 @@ class Engine:
         return {
             "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "samples": self.samples_done,
             "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
-            "preemptions": self.preemptions,
+            "preemptions": self.preemptions, **self.pager.statistics(),
         }

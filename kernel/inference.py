@@ -51,7 +51,7 @@ class Inference:
         self._check_questions(len(tokens), samples, probes)
         before = len(file) + sum(len(read) for read in reads)
         ranges = check_visible(visible, before, len(tokens)) if len(visible) else None
-        snapshots = claim(file, reads)
+        snapshots = self._claim(file, reads, exact=not reads and ranges is None)
         return self._begin(process, Pass(self._engine, file, snapshots, tokens, positions, process.priority,
                                          visible=ranges, mask=mask, samples=samples, probes=probes))
 
@@ -66,7 +66,7 @@ class Inference:
         stop = Stop(max_tokens, self._room(file, reads, positions), stop_tokens, stop_sequences)
         check_stop(stop, deliver_every)
         self._engine.lanes.ensure_room()
-        snapshots = claim(file, reads)
+        snapshots = self._claim(file, reads, exact=not reads)
         return self._begin(process, Run(self._engine, file, snapshots, tokens, positions, process.priority,
                                         sampler=sampler, stop=stop, mask=mask, deliver_every=deliver_every))
 
@@ -78,6 +78,21 @@ class Inference:
         if not bits.any():
             raise Invalid("the mask hides every token of the vocabulary: at least one must be allowed", "mask")
         return np.packbits(bits, bitorder="little")
+
+    def _claim(self, file: File, reads: Sequence[File], *, exact: bool) -> list[File]:
+        """Marks `file` as being appended to; answers `reads` as they are now. Raises Busy; then nothing has changed."""
+        file.begin_append(exact=exact)
+        snapshots: list[File] = []
+        try:
+            for read in reads:
+                snapshots.append(read.fork())
+                read.used = self._engine.next_step
+        except CadenzaError:
+            file.end_append()
+            for snapshot in snapshots:
+                snapshot.close()
+            raise
+        return snapshots
 
     def _begin(self, process: Process, work: W) -> W:
         work.allow_pages = process.allow_pages
@@ -167,21 +182,6 @@ def check_sampler(sampler: Sampler) -> None:
         raise Invalid(f"top_k is {sampler.top_k}; it must be from 0 (off) to {LARGEST_INT32}", "top_k")
     if sampler.top_p == 0.0:
         raise Invalid("top_p is 0, which leaves no token; 1 turns it off", "top_p")
-
-
-def claim(file: File, reads: Sequence[File]) -> list[File]:
-    """Marks `file` as being appended to; answers `reads` as they are now. Raises Busy, and then nothing has changed."""
-    file.begin_append()
-    snapshots: list[File] = []
-    try:
-        for read in reads:
-            snapshots.append(read.fork())
-    except CadenzaError:
-        file.end_append()
-        for snapshot in snapshots:
-            snapshot.close()
-        raise
-    return snapshots
 
 
 def check_stop(stop: Stop, deliver_every: int) -> None:

@@ -22,11 +22,14 @@ from cadenza.kernel.limits import (
     TERMINATE_SECONDS,
     ProcessLimits,
 )
+from cadenza.kernel.locks import Locks
 from cadenza.kernel.process import SIGNALS, Process
 from cadenza.kernel.process_scheduler import ProcessScheduler
+from cadenza.kernel.storage import Storage, Sync
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kvfs.directory import FileSystem
-from cadenza.kvfs.errors import CadenzaError, Closed, Full, Invalid, LimitExceeded, NotFound
+from cadenza.kvfs.errors import CadenzaError, Closed, Full, Invalid, LimitExceeded, NotFound, Unsupported
+from cadenza.kvfs.file import File
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +58,16 @@ class Kernel:
 
     def __init__(
         self, *, engine: Engine, files: FileSystem, language: Language, limits: ProcessLimits,
+        storage: Storage | None = None,
     ) -> None:
         self.engine = engine
         self.files = files
+        self.storage = storage
         self.language = language
         self.limits = limits
         self.scheduler = ProcessScheduler()
         self.exchange = Exchange()
+        self.locks = Locks()
         self.inference = Inference(engine, engine.link.facts)
         device, model = engine.link.facts, language.facts
         self.facts = KernelFacts(model.name, model.fingerprint, device.name, device.pages, device.page_tokens,
@@ -175,11 +181,31 @@ class Kernel:
         while len(self._ended) > ENDED_PROCESSES:
             self._processes.pop(self._ended.popleft(), None)
 
+    # --- files ---
+
+    def sync(self, file: File) -> Sync:
+        """Ready when `file`, as it is now, is on disk. Raises Unsupported, Invalid for a file without a name, Busy."""
+        if self.storage is None:
+            raise Unsupported("this daemon keeps no files on disk: start it with --disk-gib above 0")
+        return self.storage.sync(file)
+
+    def tiers(self) -> list[tuple[str, int, int]]:
+        """Where pages can lie: name, pages, pages used."""
+        pool, tiers = self.files.pool, self.engine.pager.tiers
+        found = [("device", pool.total, pool.used), ("host", tiers.host_pages, len(tiers.host))]
+        if self.storage is not None:
+            known = self.storage.store.statistics()
+            found.append(("disk", known["disk_limit_pages"], known["disk_pages"]))
+        return found
+
     # --- the whole ---
 
     def recount(self) -> None:
         """Raises AssertionError unless every KV page is where the books say."""
         self.files.recount()
+        self.engine.pager.recount()
+        if self.storage is not None:
+            self.storage.recount()
 
     def _recount_when_idle(self) -> None:
         """Once IDLE_SECONDS after the last work has ended, if none has begun since."""
@@ -198,6 +224,7 @@ class Kernel:
             "slices": self.scheduler.slices,
             **{f"engine_{k}": v for k, v in self.engine.statistics().items()},
             **{f"kv_{k}": float(v) for k, v in self.files.statistics().items()},
+            **{f"locks_{k}": v for k, v in self.locks.statistics().items()},
             **{f"channels_{k}": v for k, v in self.exchange.statistics().items()},
             **{f"wasm_{k}": float(v) for k, v in asdict(self.runtime.statistics()).items()},
         }
@@ -219,6 +246,8 @@ class Kernel:
             task.cancel()
         if self._recount_timer is not None:
             self._recount_timer.cancel()
+        if self.storage is not None:
+            await self.storage.close()
         self.engine.link.close()
         self.runtime.close()
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cadenza.kvfs.quotas import FileLimits
+
 MEBIBYTE = 1 << 20
 
 
@@ -59,7 +61,17 @@ STOP_TOKENS = 1024
 STOP_SEQUENCES = 64
 STOP_SEQUENCE_TOKENS = 64
 TIMER_SECONDS = 7 * 86_400.0
-TOPIC_BYTES = 256                           # length of a topic, queue or path
+TOPIC_BYTES = 256                           # length of a topic or queue
+
+# --- files ---
+FILES_PER_USER = 32_768                     # files alive, and names beyond the first of each
+KV_BYTES_PER_USER = 0                       # pages charged to a user; 0: all that the pool has
+PATH_BYTES = 1024                           # of a path, from the root
+PATH_NAMES = 16                             # names in it
+GRANTS_PER_FILE = 256                       # users named
+FILE_PARTS = 1024                           # runs of tokens that a file was put together of, or that are hidden in it
+FILE_TOKENS = 1 << 20                       # of a file put together of others
+RANGE_TOKENS = 131_072                      # tokens or positions asked of a file at once
 
 # --- processes ---
 PROCESSES = 16_384                          # alive at once: 4 memory maps each, the system's default allows 65,530
@@ -80,4 +92,12 @@ RUN_AHEAD_STEPS = 2                         # steps submitted before the first o
 LANES = 16_384                              # decodes alive at once
 PATIENCE_SECONDS = 2.0                      # that a pass waits for pages which idle programs hold; then `no-pages`
 RETRY_SECONDS = 0.02                        # between two looks, meanwhile
+STAGING_PAGES = 192                         # host pages on the way to disk (a third of them) or from it
 IDLE_SECONDS = 1.0                          # without work, before the pages are recounted
+
+
+def file_limits(page_bytes: int, quota_bytes: int = KV_BYTES_PER_USER) -> FileLimits:
+    """Those above, as the file system takes them. `page_bytes`: of KV; 0 where pages hold nothing, and no quota can be
+    kept."""
+    pages = max(1, quota_bytes // page_bytes) if quota_bytes and page_bytes else 0
+    return FileLimits(FILES_PER_USER, pages, PATH_BYTES, PATH_NAMES, GRANTS_PER_FILE, FILE_PARTS, FILE_TOKENS)

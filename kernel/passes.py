@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cadenza.kernel.batch_builder import BatchBuilder
     from cadenza.kernel.engine import Engine
     from cadenza.kvfs.file import File
+    from cadenza.kvfs.prefixes import Prefixes
 
 
 class Sampler(NamedTuple):
@@ -102,10 +103,13 @@ class Work(Waitable):
         "inputs",
         "over",
         "pid",
+        "plain",
         "positions",
         "prefilling",
+        "present",
         "priority",
         "reads",
+        "reused",
         "start",
         "turn",
         "under_way",
@@ -126,7 +130,11 @@ class Work(Waitable):
         self.fed = 0                 # input tokens submitted so far; a run goes on past len(inputs)
         self.prefilling = True       # inputs that the program gave are still to be submitted
         self.breadth = Breadth(reads=len(reads)) if reads else PLAIN
+        # What a prompt is: alone in its file, each position its offset.
+        self.plain = not reads and file.exact and bool((positions == np.arange(len(positions))).all())
+        self.reused = 0              # inputs whose K and V were known already
         self.over = False
+        self.present = False         # all that it reads is on the device
         self.arrival = 0
         self.pid = 0                 # of the process that asked
         self.allow_pages: Callable[[int], None] = lambda pages: None     # raises LimitExceeded
@@ -145,13 +153,27 @@ class Work(Waitable):
         """Takes what a row of this work brought back."""
         raise NotImplementedError
 
+    @property
+    def spared(self) -> int:
+        """How many of its first inputs need not be computed if their K and V are known: nothing is asked of them."""
+        return len(self.inputs) - 1
+
+    def reuse(self, prefixes: Prefixes) -> None:
+        """Begins, if it can, with pages that hold the first of its tokens already. Raises LimitExceeded."""
+        if self.fed or len(self.file) or not self.plain:
+            return
+        pages = prefixes.find(self.file.owner, self.inputs[: self.spared])
+        if pages:
+            self.allow_pages(len(pages))
+            self.reused = self.fed = self.file.revive(pages, self.inputs, self.positions)
+
     def preempt(self) -> None:
         """Gives back the pages of what it has fed, to feed it again later; the program does not notice. Only while no
         row of it is under way."""
         assert not self.under_way, "rows under way would write to pages given back"
         self.file.truncate(self.start)
-        self.fed = 0
-        self.prefilling = True
+        self.fed = self.reused = 0
+        self.prefilling, self.present = True, False
 
     def fail(self, error: CadenzaError) -> None:
         """Ends with an error. Idempotent."""
@@ -226,8 +248,14 @@ class Pass(Work):
         values = sum(probe.values(engine.link.facts.vocabulary_size) for _, probe in probes)
         ranges = 0 if visible is None else len(visible)
         self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, len(reads))
+        self.plain = self.plain and visible is None
         self._completion = PassCompletion([], [], 0)
         self._error: CadenzaError | None = None
+
+    @property
+    def spared(self) -> int:
+        asked = [asked[0] for _, asked in (*self._samples[:1], *self._probes[:1])]
+        return min([len(self.inputs) - 1, *asked])
 
     def wanted(self) -> int:
         return len(self.inputs) - self.fed
@@ -262,10 +290,11 @@ class Pass(Work):
 
     def _finish(self) -> None:
         done = self._completion
-        done.computed_tokens = len(self.inputs)
+        done.computed_tokens, done.reused_tokens = len(self.inputs) - self.reused, self.reused
         done.tokens = [t for _, t in sorted(zip([o for o, _ in self._samples], done.tokens, strict=True))]
         order = sorted(range(len(self._probes)), key=lambda i: self._probes[i][0])
         done.probes = [done.probes[i] for i in order]
+        self.engine.know(self.file, self.start + len(self.inputs))
         self.release(self.start + len(self.inputs))
         self.signal()
 

@@ -113,7 +113,7 @@ class Process:
         self.inbox = Mailbox(account or Account())
         self.signals = Signals()
         self.handles = HandleTable(limits.handles)
-        self.files = Descriptors(limits.descriptors, close_file)
+        self.files = Descriptors(limits.descriptors, close_file, owner)
         self.children: dict[int, Process] = {}
         self.payload: Payload = []
         self.waiting_for = ""                # what it says it waits for: a tool's name, for people to read

@@ -34,10 +34,13 @@ class Stop(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Tokens not taken before, and how the run stands: a case of WIT's `inference.finish`."""
+    """Tokens not taken before, and how the run stands: a case of WIT's `inference.finish`. Of its input so many tokens
+    were computed by now, and so many reused."""
 
     tokens: list[int]
     finish: str
+    computed_tokens: int
+    reused_tokens: int
 
 
 class Run(Work):
@@ -131,6 +134,8 @@ class Run(Work):
             return                                      # a chunk of the inputs that was not the last
         token = int(result.tokens[row.samples])
         ordinal = len(self.tokens)
+        if ordinal == 0:
+            self.engine.know(self.file, self.base)
         self.tokens.append(token)
         if ordinal < self._echoed:
             self.file.set_token(self.base + ordinal, token)
@@ -148,7 +153,8 @@ class Run(Work):
         self._taken += len(tokens)
         if not self.over:
             self.unsignal()
-        return Progress(tokens, self._finish if self._error is None else "running")
+        computed = max(0, min(self.fed, self.base - self.start) - self.reused)
+        return Progress(tokens, self._finish if self._error is None else "running", computed, self.reused)
 
     def stop(self) -> None:
         """Undoes what has not been taken. A run of which nothing was taken has never been. `over` is false after it
@@ -200,6 +206,8 @@ class Run(Work):
     def _end(self, finish: str) -> None:
         self._finish = finish
         self.engine.lanes.give_back(self._lane)
+        if self._error is None and self.tokens:
+            self.engine.know(self.file, self._end_of_file())
         self.release(min(self._end_of_file(), len(self.file)))
         self._changes = self.file.changes
         self.signal()

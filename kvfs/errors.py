@@ -95,7 +95,13 @@ class LimitExceeded(CadenzaError):
 
 
 class NoPages(LimitExceeded):
+    """`needed` pages could not be taken."""
+
     errno = "no-pages"
+
+    def __init__(self, message: str, limit: str = "", needed: int = 1) -> None:
+        super().__init__(message, limit)
+        self.needed = needed
 
 
 class Full(LimitExceeded):

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cadenza.kvfs.extent import Extent
 from cadenza.kvfs.pool import PagePool
 
 Int32 = NDArray[np.int32]
@@ -134,6 +135,10 @@ class PageTable:
         size = self._pool.page_tokens
         return self._flat[offsets // size] * np.int32(size) + offsets % size
 
+    def cut(self, first: int, count: int) -> Extent:
+        """Those tokens as an extent, whose pages are referenced once more."""
+        return Extent.sharing(self._pool, self.pages(), first, self.tokens(first, count), self.positions(first, count))
+
     def shared_pages(self) -> int:
         """Pages that another file holds too. Takes time with the pages of the leaves that are this table's own."""
         if self.holders > 1:
@@ -177,8 +182,18 @@ class PageTable:
         self.room -= 1
         return slot
 
+    def fill(self, pages: list[int], tokens: Int32, positions: Int32) -> None:
+        """The contents of an empty table: tokens in `pages`, of which it takes over one reference each."""
+        assert self.count == 0, "only an empty table is filled"
+        assert self.holders == 1, "a shared page table is not written to"
+        self._add_pages(pages)
+        self.extend(tokens, positions)
+        self.room = 0
+
     def extend(self, tokens: Int32, positions: Int32) -> Int32:
         """Appends any number of tokens, for which `make_room` has made room. Answers their slots."""
+        if len(tokens) == 0:
+            return tokens
         first = self.count
         self._record(tokens, positions)
         if self.straight == first:
@@ -218,7 +233,10 @@ class PageTable:
         if leaf.holders > 1:
             leaf = self.leaves[-1] = leaf.split_off(self._pool, len(leaf.pages), len(leaf.tokens))
         page = leaf.pages[-1]
-        if self.count % self._pool.page_tokens == 0 or self._pool.references(page) == 1:
+        if self.count % self._pool.page_tokens == 0:
+            return []
+        if self._pool.references(page) == 1:
+            self._pool.rewrite(page)
             return []
         own = pages.pop(0)
         self._pool.release(page)

@@ -13,14 +13,27 @@ from cadenza.kernel.images import ImageStore
 from cadenza.kernel.interpreter import Interpreter
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import Language
-from cadenza.kernel.limits import RUN_AHEAD_STEPS, STEP_ROWS, STEP_TOKENS, ProcessLimits
+from cadenza.kernel.limits import (
+    KV_BYTES_PER_USER,
+    RUN_AHEAD_STEPS,
+    STAGING_PAGES,
+    STEP_ROWS,
+    STEP_TOKENS,
+    ProcessLimits,
+    file_limits,
+)
 from cadenza.kernel.model.directory import resolve_directory
+from cadenza.kernel.pager import Pager
+from cadenza.kernel.storage import Storage
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import Unsupported
 from cadenza.kvfs.pool import PagePool
+from cadenza.kvfs.records import Layout
+from cadenza.kvfs.store import Store
+from cadenza.kvfs.tiers import Tiers
 from cadenza.sdk.guest.build import BuildError, build
-from cadenza.server.devices import start_device
+from cadenza.server.devices import GIBIBYTE, start_device
 from cadenza.server.options import Progress, ServeOptions, default_cache
 from cadenza.syscalls.table import WIT, abi, handlers
 
@@ -35,6 +48,8 @@ class Assembly:
     step_tokens: int = STEP_TOKENS
     step_rows: int = STEP_ROWS
     run_ahead: int = RUN_AHEAD_STEPS
+    disk_bytes: int = 0                                          # of KV files, at most; 0: none are kept
+    quota_bytes: int = KV_BYTES_PER_USER                         # KV of one user; 0: all that there is
 
 
 async def boot(options: ServeOptions, progress: Progress = lambda what, done, total: None) -> Kernel:
@@ -43,7 +58,8 @@ async def boot(options: ServeOptions, progress: Progress = lambda what, done, to
     language = await asyncio.to_thread(Language.from_directory, directory)
     link = await start_device(options, directory, progress)
     assembly = Assembly(options.state, options.cache, options.limits, options.step_tokens,
-                        run_ahead=options.run_ahead)
+                        run_ahead=options.run_ahead, quota_bytes=int((options.quota_gib or 0) * GIBIBYTE),
+                        disk_bytes=int(options.disk_gib * GIBIBYTE))
     try:
         return await assemble(link, language, assembly, progress)
     except BaseException:
@@ -55,9 +71,16 @@ async def assemble(
     link: DeviceLink, language: Language, assembly: Assembly, progress: Progress = lambda what, done, total: None
 ) -> Kernel:
     """A kernel that is ready to spawn: the interpreter image built if need be, compiled, loaded."""
-    files = FileSystem(PagePool(link.facts.pages, link.facts.page_tokens))
-    engine = Engine(link, WorkConserving(assembly.step_tokens, assembly.step_rows), run_ahead=assembly.run_ahead)
-    kernel = Kernel(engine=engine, files=files, language=language, limits=assembly.limits)
+    facts = link.facts
+    files = FileSystem(PagePool(facts.pages, facts.page_tokens), file_limits(facts.page_bytes, assembly.quota_bytes))
+    store = await open_store(link, language, assembly)
+    staging = STAGING_PAGES if store is not None else 0
+    pager = Pager(files, Tiers(files.pool, facts.host_pages - staging, store))
+    engine = Engine(link, WorkConserving(assembly.step_tokens, assembly.step_rows), pager, run_ahead=assembly.run_ahead)
+    storage = Storage(store, pager, link.host) if store is not None else None
+    if storage is not None:
+        storage.restore()
+    kernel = Kernel(engine=engine, files=files, language=language, limits=assembly.limits, storage=storage)
     runtime = WasmRuntime(handlers(kernel), assembly.cache / "compiled", abi())
     interpreter = Interpreter(await interpreter_image(assembly.cache, progress), runtime)
     kernel.mount(runtime, ImageStore(assembly.state / "images", runtime, interpreter))
@@ -65,6 +88,15 @@ async def assemble(
     await interpreter.program()
     progress("compile the interpreter", 1, 1)
     return kernel
+
+
+async def open_store(link: DeviceLink, language: Language, assembly: Assembly) -> Store | None:
+    """None if nothing is to be kept on disk. Raises Busy when another daemon has the directory, Damaged."""
+    if not assembly.disk_bytes:
+        return None
+    facts = link.facts
+    layout = Layout(language.facts.fingerprint, facts.page_bytes, facts.page_tokens)
+    return await asyncio.to_thread(Store, assembly.state / "kv", layout, assembly.disk_bytes)
 
 
 async def interpreter_image(cache: Path, progress: Progress) -> Path:

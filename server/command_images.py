@@ -15,6 +15,8 @@ from cadenza.server.screen import Screen, age, size
 if TYPE_CHECKING:
     from cadenza.sdk.client import Client, Image
 
+RM_HELP = "An image: a digest of 8 digits or more, or a name. A KV file: a path that begins with /, ./, ../ or ~/."
+PATH_STARTS = ("/", "./", "../", "~/")
 DIGEST_SHOWN = 12                           # digits; the server takes 8 or more
 
 
@@ -51,15 +53,18 @@ def images(context: typer.Context, server: Server = None, json: Json = False) ->
 
 def rm(
     context: typer.Context,
-    references: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Digests, 8 digits or more, or names.")],
+    references: Annotated[list[str], typer.Argument(metavar="IMAGE|PATH...", help=RM_HELP)],
     server: Server = None,
     json: Json = False,
 ) -> None:
-    """Delete images; processes that run them go on."""
+    """Delete images (processes that run them go on), or names of KV files."""
 
     async def work(client: Client, screen: Screen) -> None:
         for reference in references:
-            await client.delete_image(reference)
+            if reference.startswith(PATH_STARTS):
+                await client.files.remove(reference.removeprefix("~/"))
+            else:
+                await client.delete_image(reference)
             screen.line(f"deleted {reference}", deleted=reference)
 
     invocation(context, server=server, json=json).call(work)

@@ -8,6 +8,7 @@ import typer
 
 from cadenza.server import (
     command_doctor,
+    command_files,
     command_images,
     command_keys,
     command_processes,
@@ -56,6 +57,9 @@ app.command("ps")(command_processes.ps)
 app.command("logs")(command_processes.logs)
 app.command("attach")(command_processes.attach)
 app.command("kill")(command_processes.kill)
+for command in (command_files.ls, command_files.stat, command_files.cat, command_files.cp, command_files.mv,
+                command_files.ln, command_files.chmod, command_files.df, command_files.fsck):  # fmt: skip
+    app.command(command.__name__)(command)
 app.command("doctor")(command_doctor.doctor)
 app.add_typer(keys, name="keys")
 keys.command("add")(command_keys.add)

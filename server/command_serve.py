@@ -29,6 +29,9 @@ def serve(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     pages: Annotated[int | None, typer.Option(min=1, help="KV pages.")] = None,
     kv_gib: Annotated[float | None, typer.Option(min=0, help="KV memory, in place of --pages.")] = None,
+    host_gib: Annotated[float, typer.Option(min=0, help="Memory for KV that makes room on the device.")] = 0.25,
+    disk_gib: Annotated[float, typer.Option(min=0, help="Disk for synced KV files; 0 keeps none.")] = 8.0,
+    quota_gib: Annotated[float | None, typer.Option(min=0, help="KV memory of one user, at most.")] = None,
     page_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one page.")] = 16,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a device on the CPU.")] = None,
     state: Annotated[Path | None, typer.Option(help="Images and caches [$CADENZA_STATE].")] = None,
@@ -41,8 +44,8 @@ def serve(
     """Start the daemon; it runs until SIGTERM or Ctrl-C."""
     directory = state or default_state()
     options = ServeOptions(
-        model=model, device=device, dtype=dtype, pages=pages, kv_gib=kv_gib, page_tokens=page_tokens, threads=threads,
-        state=directory,
+        model=model, device=device, dtype=dtype, pages=pages, kv_gib=kv_gib, host_gib=host_gib, disk_gib=disk_gib,
+        quota_gib=quota_gib, page_tokens=page_tokens, threads=threads, state=directory,
     )  # fmt: skip
     listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port)
     invoked = invocation(context, json=json)

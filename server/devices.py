@@ -9,6 +9,7 @@ from cadenza.kernel.device.kinds import DeviceConfig, NullConfig, TorchConfig
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.worker_link import WorkerLink
+from cadenza.kernel.limits import STAGING_PAGES
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.facts import describe
 from cadenza.kvfs.errors import Invalid, Unsupported
@@ -39,12 +40,13 @@ def device_config(options: ServeOptions, directory: Path) -> DeviceConfig:
     if options.page_tokens < 1 or options.page_tokens > 1024:
         raise Invalid(f"a page of {options.page_tokens} tokens makes no sense: 1 to 1024", "page_tokens")
     if options.device == "null":
-        return NullConfig(pages=options.pages or 4096, page_tokens=options.page_tokens,
+        return NullConfig(pages=options.pages or 4096, page_tokens=options.page_tokens, host_pages=STAGING_PAGES + 4096,
                           vocabulary_size=model.vocabulary_size, context_tokens=model.context_tokens)
     if options.device not in ("auto", "cpu"):
         raise Unsupported(f"device {options.device!r} is not supported by this build: choose auto, cpu or null")
     dtype = choose_dtype(options.dtype, directory, model)
-    return TorchConfig(pages=choose_pages(options, model, dtype), directory=str(directory),
+    return TorchConfig(pages=choose_pages(options, model, dtype), host_pages=choose_host_pages(options, model, dtype),
+                       directory=str(directory),
                        page_tokens=options.page_tokens, dtype=dtype, threads=choose_threads(options.threads))
 
 
@@ -69,6 +71,12 @@ def cpu_multiplies_bfloat16() -> bool:
 def choose_threads(asked: int | None) -> int:
     """One core is left to the programs: with it, no step waits at a barrier for a thread that they have displaced."""
     return asked if asked is not None else max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def choose_host_pages(options: ServeOptions, model: ModelConfig, dtype: str) -> int:
+    """Those that fit, and what the way to the disk takes."""
+    page_bytes = options.page_tokens * (model.kv_bytes_per_token(dtype) + 4)
+    return STAGING_PAGES + int(options.host_gib * GIBIBYTE) // page_bytes
 
 
 def choose_pages(options: ServeOptions, model: ModelConfig, dtype: str) -> int:

@@ -7,6 +7,7 @@ REQUEST_IDS_PER_USER = 1024                 # answers remembered for a repeated 
 REQUEST_ID_BYTES = 128
 UPLOADS_PER_USER = 4                        # uploads under way at once; each may hold IMAGE_BYTES
 NAME_CHARACTERS = 128                       # of an image
+READ_TOKENS = 4096                          # tokens in one piece of a file that is read as text
 PAGE_SIZE = 100                             # objects in one answer of `List`, unless asked
 PAGE_SIZE_MOST = 1000
 PAGE_BYTES = 1 << 20                        # of one answer of `List`, but for its last object

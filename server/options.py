@@ -44,6 +44,9 @@ class ServeOptions:
     dtype: str = "auto"                     # "auto", "float32", "bfloat16", "float16"
     pages: int | None = None                # KV pages; None: from `kv_gib`
     kv_gib: float | None = None             # KV memory; None: chosen for the device
+    host_gib: float = 0.25                  # host tier: pages of idle files that made room on the device
+    disk_gib: float = 8.0                   # KV files that were synced, at most; 0: none are kept
+    quota_gib: float | None = None          # KV memory of one user; None: all that there is
     page_tokens: int = 16
     threads: int | None = None              # of the device on a CPU; None: one a core
     in_process: bool = False                # the device in the daemon's own process: for tests

@@ -16,11 +16,11 @@ from cadenza.kernel.device.batch import (
     UInt8,
 )
 from cadenza.kernel.inference import Inference
-from cadenza.kernel.limits import MESSAGE_BYTES, TOPIC_BYTES
+from cadenza.kernel.limits import MESSAGE_BYTES, RANGE_TOKENS, TOPIC_BYTES
 from cadenza.kernel.passes import Probe, Sampler
 from cadenza.kernel.process import Process
 from cadenza.kernel.wasm.seams import Case
-from cadenza.kvfs.errors import Invalid
+from cadenza.kvfs.errors import Invalid, LimitExceeded
 from cadenza.kvfs.file import File
 
 PROBE_KINDS = {"top": PROBE_TOP, "log-probabilities": PROBE_LOG_PROBABILITIES, "entropy": PROBE_ENTROPY,
@@ -77,3 +77,25 @@ def fetch_name(name: str) -> str:
     if not 1 <= len(name.encode(errors="replace")) <= TOPIC_BYTES:
         raise Invalid(f"a name has 1 to {TOPIC_BYTES} bytes", "name")
     return name
+
+
+def fetch_user(user: str) -> str:
+    """Of anybody: whether there is such a user is not told."""
+    if len(user.encode(errors="replace")) > TOPIC_BYTES:
+        raise Invalid(f"the name of a user has at most {TOPIC_BYTES} bytes", "user")
+    return user
+
+
+def fetch_ranges(records: Sequence[Any]) -> list[tuple[int, int]]:
+    """(first, count) of each."""
+    return [(record.first, record.count) for record in records]
+
+
+def fetch_range(file: File, record: Any) -> tuple[int, int]:
+    """A range of the tokens of `file`. Raises Invalid past its end, LimitExceeded for too many."""
+    if record.first + record.count > len(file):
+        raise Invalid(f"tokens {record.first} to {record.first + record.count} of {file!r}: its offsets end at "
+                      f"{len(file)}", "range")
+    if record.count > RANGE_TOKENS:
+        raise LimitExceeded(f"{record.count} tokens at once; at most {RANGE_TOKENS}: ask in parts", "range_tokens")
+    return record.first, record.count

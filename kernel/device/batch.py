@@ -58,7 +58,7 @@ class Batch:
     segment_starts: Int32 = field(default_factory=lambda: _int32(1))                 # [R+1] into segment_tokens
     segment_tokens: Int32 = field(default_factory=lambda: _int32(0))                 # [S] tokens of each segment
     segment_firsts: Int32 = field(default_factory=lambda: _int32(0))                 # [S] offset of its first token
-    segment_skips: Int32 = field(default_factory=lambda: _int32(0))                  # [S] slots of its first page before it
+    segment_skips: Int32 = field(default_factory=lambda: _int32(0))                  # [S] slots of its pages before it
     segment_shifts: Int32 = field(default_factory=lambda: _int32(0))                 # [S] added to stored positions
     page_starts: Int32 = field(default_factory=lambda: _int32(1))                    # [S+1] into pages
     pages: Int32 = field(default_factory=lambda: _int32(0))                          # [P]
@@ -130,6 +130,9 @@ class Device(Protocol):
 
     @property
     def facts(self) -> DeviceFacts: ...
+
+    def attach(self, host: UInt8) -> None:
+        """Names the memory of the host tier, [host_pages, page_bytes]. Once, before the first step that moves pages."""
 
     def step(self, batch: Batch) -> StepResult: ...
 

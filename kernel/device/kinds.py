@@ -36,15 +36,18 @@ class NullConfig:
     page_tokens: int = 16
     vocabulary_size: int = 1024
     context_tokens: int = 131_072
+    host_pages: int = 0
     fixed_ms: float = 0.0
     per_token_ms: float = 0.0
     per_context_token_ms: float = 0.0
+    per_moved_page_ms: float = 0.0
     sleep: bool = False
 
     def build(self, progress: Progress) -> Device:
-        cost = CostModel(self.fixed_ms, self.per_token_ms, self.per_context_token_ms)
+        cost = CostModel(self.fixed_ms, self.per_token_ms, self.per_context_token_ms, self.per_moved_page_ms)
         return NullDevice(pages=self.pages, page_tokens=self.page_tokens, vocabulary_size=self.vocabulary_size,
-                          context_tokens=self.context_tokens, cost=cost, sleep=self.sleep)  # fmt: skip
+                          context_tokens=self.context_tokens, host_pages=self.host_pages, cost=cost,
+                          sleep=self.sleep)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,14 @@ class TorchConfig:
     page_tokens: int = 16
     dtype: str = "float32"
     threads: int | None = None
+    host_pages: int = 0
 
     def build(self, progress: Progress) -> Device:
         from cadenza.kernel.device.torch_device import TorchDevice  # takes seconds, and only this kind needs it
         from cadenza.kernel.model.config import ModelConfig
 
         common: dict[str, Any] = {"pages": self.pages, "page_tokens": self.page_tokens, "dtype": self.dtype,
-                                  "threads": self.threads}  # fmt: skip
+                                  "threads": self.threads, "host_pages": self.host_pages}  # fmt: skip
         if self.shape is not None:
             return TorchDevice.random(ModelConfig.from_mapping(self.shape), seed=self.seed, **common)
 

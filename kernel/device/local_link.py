@@ -7,7 +7,9 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from cadenza.kernel.device.batch import Batch, Device, DeviceFacts, StepResult
+import numpy as np
+
+from cadenza.kernel.device.batch import Batch, Device, DeviceFacts, StepResult, UInt8
 from cadenza.kernel.device.link import Deliver
 from cadenza.kvfs.errors import DeviceLost
 
@@ -23,6 +25,8 @@ class LocalLink:
 
     def __init__(self, device: Device, *, virtual_seconds: bool = True) -> None:
         self._device = device
+        self.host: UInt8 = np.zeros((device.facts.host_pages, device.facts.page_bytes), np.uint8)
+        device.attach(self.host)
         self._virtual_seconds = virtual_seconds
         self._waiting: deque[StepResult] = deque()
         self._idle_at = 0.0

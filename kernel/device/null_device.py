@@ -17,6 +17,7 @@ from cadenza.kernel.device.batch import (
     Float32,
     Int32,
     StepResult,
+    UInt8,
     UInt64,
 )
 from cadenza.kernel.limits import LANES
@@ -24,15 +25,17 @@ from cadenza.kernel.limits import LANES
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """What a step takes: a fixed part, a part for each input token, and one for each token that a row reads."""
+    """What a step takes: a fixed part, and one for each input token, each token that a row reads, each page moved."""
 
     fixed_ms: float = 0.0
     per_token_ms: float = 0.0
     per_context_token_ms: float = 0.0
+    per_moved_page_ms: float = 0.0
 
     def seconds(self, batch: Batch) -> float:
-        context = int(batch.segment_tokens.sum())
-        return (self.fixed_ms + self.per_token_ms * len(batch.tokens) + self.per_context_token_ms * context) / 1000
+        context, moved = int(batch.segment_tokens.sum()), len(batch.swap_outs) + len(batch.swap_ins)
+        return (self.fixed_ms + self.per_token_ms * len(batch.tokens) + self.per_context_token_ms * context
+                + self.per_moved_page_ms * moved) / 1000  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class NullDevice:
         page_tokens: int = 16,
         vocabulary_size: int = 1024,
         context_tokens: int = 131_072,
+        host_pages: int = 0,
         cost: CostModel | None = None,
         script: Script | None = None,
         sleep: bool = False,
@@ -76,11 +80,15 @@ class NullDevice:
             page_bytes=0,
             vocabulary_size=vocabulary_size,
             context_tokens=context_tokens,
+            host_pages=host_pages,
         )
         self._cost = cost or CostModel()
         self._script = script
         self._sleep = sleep
         self._lanes = np.zeros(LANES, np.int32)
+
+    def attach(self, host: UInt8) -> None:
+        """An image has no bytes."""
 
     def step(self, batch: Batch) -> StepResult:
         """Blocks for the scripted time only if asked to `sleep`."""

@@ -13,6 +13,8 @@ from torch import Tensor
 from cadenza.kernel.device.batch import Int32
 from cadenza.kernel.model.config import ModelConfig
 
+IMAGES_AT_ONCE = 64                   # images that are copied in one go: bounds what that takes beside them
+
 
 class PagedKv:
     """The pool's tensors on the device, and the position of each slot's token."""
@@ -30,8 +32,31 @@ class PagedKv:
         apart = not np.intersect1d(copies[:, 0], copies[:, 1]).size
         for sources, targets in [copies.T] if apart else copies[:, :, None]:
             self._pages[:, :, :, torch.from_numpy(targets)] = self._pages[:, :, :, torch.from_numpy(sources)]
-            positions = self.positions.reshape(-1, self.page_tokens)
+            positions = self._page_positions()
             positions[targets] = positions[sources]
+
+    @property
+    def image_bytes(self) -> int:
+        """Of a page: K and V of all layers in the order of this file, without pages, then the positions."""
+        layers, two, heads, _, width = self._pages.shape
+        return layers * two * heads * width * self._pages.element_size() + 4 * self.page_tokens
+
+    def save(self, pages: Int32, images: Tensor) -> None:
+        """Images of `pages` [P] into `images`, uint8 [P, image_bytes]."""
+        for some in np.array_split(np.arange(len(pages)), -(-len(pages) // IMAGES_AT_ONCE)):
+            kv = self._pages.index_select(3, torch.from_numpy(pages[some].astype(np.int64)))
+            kv = kv.permute(3, 0, 1, 2, 4).reshape(len(some), -1).view(torch.uint8)
+            positions = torch.from_numpy(self._page_positions()[pages[some]]).view(torch.uint8)
+            images[some[0] : some[-1] + 1] = torch.cat((kv, positions), 1)
+
+    def load(self, images: Tensor, pages: Int32) -> None:
+        """The other way round."""
+        layers, two, heads, _, width = self._pages.shape
+        kv = images[:, : -4 * self.page_tokens].view(self._pages.dtype).view(len(pages), layers, two, heads, width)
+        for run in np.split(np.arange(len(pages)), np.flatnonzero(np.diff(pages) != 1) + 1):
+            first = int(pages[run[0]])
+            self._pages[:, :, :, first : first + len(run)] = kv[run[0] : run[-1] + 1].permute(1, 2, 3, 0, 4)
+        self._page_positions()[pages] = images[:, -4 * self.page_tokens :].contiguous().view(torch.int32).numpy()
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """`slots` int64 [T]; `keys` and `values` [T, kv heads, head dim]."""
@@ -44,9 +69,18 @@ class PagedKv:
         keys, values = (held.index_select(1, pages) for held in self._pages[layer])
         return self._as_tokens(keys), self._as_tokens(values)
 
+    def view(self, layer: int, first: int) -> tuple[Tensor, Tensor]:
+        """Keys and values from slot `first` on, where they lie: [kv heads, slots, head dim] each."""
+        keys, values = self._slots[layer, :, :, first:]
+        return keys, values
+
     def erase(self, slots: Tensor) -> None:
         """What a failed step left behind, maybe not finite, is made zero."""
         self._slots[:, :, :, slots] = 0
+
+    def _page_positions(self) -> Int32:
+        """[pages, page_tokens], a view."""
+        return self.positions.reshape(-1, self.page_tokens)
 
     def _as_tokens(self, gathered: Tensor) -> Tensor:
         return gathered.view(gathered.shape[0], -1, self.head_dim)

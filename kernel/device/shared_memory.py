@@ -1,5 +1,6 @@
 """Batches and results in memory that two processes share: arrays as they are behind a header, nothing pickled.
 
+    memory   ring │ host tier                       [host_pages, page_bytes]
     ring     slot 0 │ slot 1 │ …                    step n uses slot n mod SLOTS
     slot     batch ─────────── │ result ───────────
     record   step, seconds, length of error │ (rows, columns) of each array │ error │ array │ array │ …
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult
+from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult, UInt8
 from cadenza.kernel.limits import (
     PASS_PROBE_VALUES,
     PASS_PROBES,
@@ -66,6 +67,7 @@ class Capacity:
             + 12 * (STEP_ROWS + VISIBLE_RANGES)
             + STEP_ROWS * -(-facts.vocabulary_size // 8)
             + 4 * PASS_PROBE_VALUES
+            + 16 * (facts.pages + facts.host_pages)
         )
         result = 64 * (STEP_ROWS + asked) + 8 * PASS_PROBE_VALUES
         return cls(_aligned(batch, mmap.PAGESIZE), _aligned(result + ERROR_BYTES, mmap.PAGESIZE))
@@ -73,6 +75,20 @@ class Capacity:
     @property
     def ring_bytes(self) -> int:
         return SLOTS * (self.batch_bytes + self.result_bytes)
+
+
+def shared_bytes(facts: DeviceFacts) -> int:
+    """Of the memory that a kernel and its worker share."""
+    return Capacity.of(facts).ring_bytes + facts.host_pages * facts.page_bytes
+
+
+def host_tier(file: int, facts: DeviceFacts) -> UInt8:
+    """The host tier, [host_pages, page_bytes], behind the ring. Mapped as long as the array lives."""
+    size, shape = facts.host_pages * facts.page_bytes, (facts.host_pages, facts.page_bytes)
+    if not size:
+        return np.zeros(shape, np.uint8)
+    memory = mmap.mmap(file, size, offset=Capacity.of(facts).ring_bytes)
+    return np.frombuffer(memory, np.uint8).reshape(shape)
 
 
 class Ring:

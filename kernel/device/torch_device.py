@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cadenza.kernel.device.attention import PagedAttention
-from cadenza.kernel.device.batch import Batch, DeviceFacts, Float32, Int64, StepResult
+from cadenza.kernel.device.batch import Batch, DeviceFacts, Float32, Int32, Int64, StepResult, UInt8
 from cadenza.kernel.device.paged_kv import PagedKv
 from cadenza.kernel.device.probing import probe
 from cadenza.kernel.device.sampling import sample
@@ -47,6 +47,7 @@ class TorchDevice:
         page_tokens: int = 16,
         dtype: str = "float32",
         threads: int | None = None,
+        host_pages: int = 0,
         progress: Progress = no_progress,
     ) -> None:
         """Reads the weights into `dtype` and makes the pages; blocks. `threads` holds for the whole OS process.
@@ -66,10 +67,12 @@ class TorchDevice:
             name=f"torch cpu {dtype}, {torch.get_num_threads()} threads",
             pages=pages,
             page_tokens=page_tokens,
-            page_bytes=page_tokens * config.kv_bytes_per_token(dtype),
+            page_bytes=self._kv.image_bytes,
             vocabulary_size=config.vocabulary_size,
             context_tokens=config.context_tokens,
+            host_pages=host_pages,
         )
+        self._host = torch.zeros(0, self.facts.page_bytes, dtype=torch.uint8)
 
     @classmethod
     def random(
@@ -80,11 +83,17 @@ class TorchDevice:
         page_tokens: int = 16,
         dtype: str = "float32",
         threads: int | None = None,
+        host_pages: int = 0,
         seed: int = 0,
     ) -> TorchDevice:
         """Of that shape, with random weights and no file: for benchmarks."""
         weights = RandomWeights(config, torch_dtype(dtype), seed)
-        return cls((config, weights), pages=pages, page_tokens=page_tokens, dtype=dtype, threads=threads)
+        return cls((config, weights), pages=pages, page_tokens=page_tokens, dtype=dtype, threads=threads,
+                   host_pages=host_pages)  # fmt: skip
+
+    def attach(self, host: UInt8) -> None:
+        """Names the memory of the host tier, [host_pages, page_bytes]. Once, before the first step that moves pages."""
+        self._host = torch.from_numpy(host)
 
     def step(self, batch: Batch) -> StepResult:
         """Copies pages, computes, samples, probes. Raises Internal when the model's numbers are not finite.
@@ -96,8 +105,7 @@ class TorchDevice:
         self._check(batch)
         result = StepResult(batch.step)
         with torch.inference_mode():
-            if len(batch.copies):
-                self._kv.copy(batch.copies)
+            self._move(batch)
             if len(batch.tokens):
                 self._answer(batch, self._forward(batch), result)
         result.seconds = perf_counter() - started
@@ -117,12 +125,21 @@ class TorchDevice:
     ) -> None:
         self.close()
 
+    def _move(self, batch: Batch) -> None:
+        """Runs of neighbouring host pages go together."""
+        for page, host in _runs(batch.swap_outs, 1):
+            self._kv.save(page, self._host[host[0] : host[-1] + 1])
+        for host, page in _runs(batch.swap_ins, 0):
+            self._kv.load(self._host[host[0] : host[-1] + 1], page)
+        if len(batch.copies):
+            self._kv.copy(batch.copies)
+
     def _forward(self, batch: Batch) -> Tensor:
         """Hidden states [T, hidden] of the batch's tokens; their K, V and positions are in the pages then."""
         named = batch.tokens < 0
         tokens = np.where(named, self._lanes[np.where(named, -1 - batch.tokens, 0)], batch.tokens)
         self._kv.positions[batch.slots] = batch.positions
-        attention = PagedAttention(batch, self._kv, self._decoder.dtype)
+        attention = PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.frequencies)
         hidden = self._decoder.forward(torch.from_numpy(tokens), torch.from_numpy(batch.positions), attention)
         if not torch.isfinite(hidden).all():
             self._kv.erase(torch.from_numpy(batch.slots.astype(np.int64)))
@@ -158,10 +175,22 @@ class TorchDevice:
         assert _within(batch.tokens, -LANES, facts.vocabulary_size), "a token or lane that does not exist"
         assert _within(batch.slots, 0, slots), "a slot outside the pool"
         assert _within(batch.pages, 0, facts.pages), "a page outside the pool"
+        assert _within(batch.swap_outs[:, 0], 0, facts.pages), "a page outside the pool goes out"
+        assert _within(batch.swap_outs[:, 1], 0, len(self._host)), "a page goes out to where no host page is"
+        assert _within(batch.swap_ins[:, 0], 0, len(self._host)), "a page comes in from where no host page is"
+        assert _within(batch.swap_ins[:, 1], 0, facts.pages), "a page comes in outside the pool"
         assert _within(batch.copies, 0, facts.pages), "a copy of a page outside the pool"
         assert _within(batch.sample_tokens, 0, tokens), "a sample of a token that the batch has not"
         assert _within(batch.probe_tokens, 0, tokens), "a probe of a token that the batch has not"
         assert _within(batch.asked, 0, facts.vocabulary_size), "a probe of a token that does not exist"
+
+
+def _runs(moves: Int32, along: int) -> list[tuple[Int32, Int32]]:
+    """`moves` [·, 2], cut where column `along` does not go on by one: both columns of each piece."""
+    if not len(moves):
+        return []
+    pieces = np.split(moves, np.flatnonzero(np.diff(moves[:, along]) != 1) + 1)
+    return [(np.ascontiguousarray(piece[:, 0]), np.ascontiguousarray(piece[:, 1])) for piece in pieces]
 
 
 def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int, end: int) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 from cadenza.kernel.device.batch import Device, StepResult
 from cadenza.kernel.device.kinds import from_json
-from cadenza.kernel.device.shared_memory import Ring
+from cadenza.kernel.device.shared_memory import Ring, host_tier
 from cadenza.kvfs.errors import CadenzaError
 
 PACKET_BYTES = 64 << 10
@@ -75,6 +75,7 @@ def main(control_descriptor: int, memory_descriptor: int) -> int:
             if device is None:
                 return 1
             if control.recv(PACKET_BYTES):
+                device.attach(host_tier(memory_descriptor, device.facts))
                 serve(control, device, Ring(memory_descriptor, device.facts))
         except (BrokenPipeError, ConnectionResetError):
             return 0  # the kernel is gone

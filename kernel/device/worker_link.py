@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from cadenza.kernel.device.batch import Batch, DeviceFacts
+from cadenza.kernel.device.batch import Batch, DeviceFacts, UInt8
 from cadenza.kernel.device.kinds import DeviceConfig, Progress, to_json
 from cadenza.kernel.device.link import Deliver
-from cadenza.kernel.device.shared_memory import SLOTS, Capacity, Ring
+from cadenza.kernel.device.shared_memory import SLOTS, Ring, host_tier, shared_bytes
 from cadenza.kernel.device.worker import PACKET_BYTES
 from cadenza.kvfs import errors
 from cadenza.kvfs.errors import CadenzaError, DeviceLost
@@ -30,9 +30,10 @@ class WorkerLink:
     """Owns the worker process, the socket and the memory shared with it. Made by `start`, ended by `close`."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], control: socket.socket, facts: DeviceFacts, ring: Ring
+        self, process: subprocess.Popen[bytes], control: socket.socket, facts: DeviceFacts, ring: Ring, host: UInt8
     ) -> None:
         self.facts = facts
+        self.host = host
         self._process = process
         self._control = control
         self._ring = ring
@@ -57,8 +58,8 @@ class WorkerLink:
             process = _spawn(theirs, memory)
             try:
                 facts = await _boot(process, control, config, progress)
-                os.ftruncate(memory, Capacity.of(facts).ring_bytes)
-                ring = Ring(memory, facts)
+                os.ftruncate(memory, shared_bytes(facts))
+                ring, host = Ring(memory, facts), host_tier(memory, facts)
                 control.send(b"map")
             except BaseException:
                 _end(process)
@@ -69,7 +70,7 @@ class WorkerLink:
         finally:
             theirs.close()
             os.close(memory)
-        return cls(process, control, facts, ring)
+        return cls(process, control, facts, ring, host)
 
     @property
     def pid(self) -> int:

@@ -41,11 +41,11 @@ class Decoder:
         self._layers = [Layer(config, number, weights, dtype) for number in range(config.layers)]
         self._norm = Norm(weights["model.norm.weight"].to(dtype), config.norm_epsilon)
         self._head = linear(self._embedding if config.tied_embeddings else weights[HEAD].to(dtype))
-        self._frequencies = frequencies(config.rope, config.head_dim)
+        self.frequencies = frequencies(config.rope, config.head_dim)
 
     def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """`tokens` and `positions`: integers [T]. Answers the hidden states before the last norm, [T, hidden]."""
-        turned = rotation(self._frequencies, positions, self.dtype)
+        turned = rotation(self.frequencies, positions, self.dtype)
         x = functional.embedding(tokens, self._embedding)
         for layer in self._layers:
             x = layer.forward(x, turned, attention)

@@ -36,8 +36,8 @@ def _llama3(config: RopeConfig, plain: Tensor) -> Tensor:
 
 
 def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> Rotation:
-    """Of `positions` [T], any integers; computed in float32 and given in `dtype`."""
-    angles = positions.to(torch.float32)[:, None] * frequencies              # [T, head dim / 2]
+    """Of `positions` [T], any integers; computed in the type of `frequencies` and given in `dtype`."""
+    angles = positions.to(frequencies.dtype)[:, None] * frequencies          # [T, head dim / 2]
     return Rotation(angles.cos().to(dtype)[:, None], angles.sin().to(dtype)[:, None])
 
 

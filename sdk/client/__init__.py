@@ -13,6 +13,7 @@ from cadenza.sdk.client.errors import (
     Unauthenticated,
     Unavailable,
 )
+from cadenza.sdk.client.files import FileInfo, Usage
 from cadenza.sdk.client.process import Process
 from cadenza.sdk.client.records import Event, ExitStatus, Facts, Image, Limits, Lost, Output
 
@@ -27,6 +28,7 @@ __all__ = [
     "Exists",
     "ExitStatus",
     "Facts",
+    "FileInfo",
     "Image",
     "Invalid",
     "LimitExceeded",
@@ -37,4 +39,5 @@ __all__ = [
     "Process",
     "Unauthenticated",
     "Unavailable",
+    "Usage",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 
 from cadenza.sdk.client.connection import Tls, metadata_of, open_channel, repeated
 from cadenza.sdk.client.errors import Invalid, NotFound, translated
+from cadenza.sdk.client.files import Files
 from cadenza.sdk.client.process import Process
 from cadenza.sdk.client.records import Facts, Image, Limits, Snapshot
 from cadenza.sdk.client.sources import Program, Source, read_program
@@ -45,6 +46,7 @@ class Client:
         self.timeout = timeout
         self._channel = open_channel(target, key, tls)
         self._metadata = metadata_of(key)
+        self.files = Files(self._channel, self._metadata, timeout)
         self._images = ImageServiceStub(self._channel)
         self._processes = ProcessServiceStub(self._channel)
         self._system = SystemServiceStub(self._channel)

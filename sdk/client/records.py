@@ -24,7 +24,7 @@ class Image:
 
     @classmethod
     def from_message(cls, message: images_pb2.Image) -> Image:
-        created_at = _datetime(message.created_at)
+        created_at = datetime_of(message.created_at)
         return cls(message.digest, message.name, message.kind, message.size_bytes, created_at)
 
 
@@ -106,7 +106,7 @@ class Facts:
     @classmethod
     def from_message(cls, message: system_pb2.FactsResponse) -> Facts:
         return cls(
-            message.version, _datetime(message.started_at), message.user, message.model, message.fingerprint,
+            message.version, datetime_of(message.started_at), message.user, message.model, message.fingerprint,
             message.device, message.pages, message.page_tokens, message.kv_tokens, message.context_tokens,
         )  # fmt: skip
 
@@ -130,8 +130,8 @@ class Snapshot:
     def from_message(cls, message: processes_pb2.Process) -> Snapshot:
         return cls(
             message.pid, message.image_digest, message.image_name, message.arguments, message.state,
-            _datetime(message.started_at),
-            _datetime(message.ended_at) if message.HasField("ended_at") else None,
+            datetime_of(message.started_at),
+            datetime_of(message.ended_at) if message.HasField("ended_at") else None,
             ExitStatus.from_message(message.exit) if message.HasField("exit") else None,
             dict(message.usage),
         )  # fmt: skip
@@ -145,8 +145,8 @@ def event_from_message(message: processes_pb2.Event) -> Event:
     if which == "lost":
         return Lost(message.lost.events)
     output = message.output
-    return Output(output.sequence, _datetime(output.time), output.kind, output.text)
+    return Output(output.sequence, datetime_of(output.time), output.kind, output.text)
 
 
-def _datetime(stamp: Timestamp) -> datetime:
+def datetime_of(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(tzinfo=UTC)

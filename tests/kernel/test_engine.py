@@ -15,6 +15,7 @@ from cadenza.kernel.batcher import WorkConserving
 from cadenza.kernel.engine import Engine
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.limits import ProcessLimits
+from cadenza.kernel.pager import Pager
 from cadenza.kernel.passes import Pass, Sampler
 from cadenza.kernel.process import Process
 from cadenza.kernel.runs import Run
@@ -22,6 +23,7 @@ from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import Busy, DeviceLost, Internal, Invalid, LimitExceeded, NoPages, NotReady, TooLong
 from cadenza.kvfs.file import File
 from cadenza.kvfs.pool import PagePool
+from cadenza.kvfs.tiers import Tiers
 
 from .toy_device import VOCABULARY, HeldLink, ToyDevice, next_token
 
@@ -36,8 +38,10 @@ class Bench:
                  patience_seconds: float = 5.0, **device: int) -> None:
         self.device = ToyDevice(**device)
         self.link = HeldLink(self.device)
-        self.files = FileSystem(PagePool(self.device.facts.pages, self.device.facts.page_tokens))
-        self.engine = Engine(self.link, WorkConserving(step_tokens, step_rows), run_ahead=run_ahead,
+        facts = self.device.facts
+        self.files = FileSystem(PagePool(facts.pages, facts.page_tokens))
+        self.pager = Pager(self.files, Tiers(self.files.pool, facts.host_pages))
+        self.engine = Engine(self.link, WorkConserving(step_tokens, step_rows), self.pager, run_ahead=run_ahead,
                              patience_seconds=patience_seconds)
         self.inference = Inference(self.engine, self.device.facts)
         self.process = self.new_process()
@@ -80,6 +84,7 @@ class Bench:
 
     def check_all_returned(self) -> None:
         self.process.kill()
+        self.pager.tiers.recount([])
         self.files.recount()
         assert self.files.pool.used == 0
         assert self.engine.lanes.taken == 0
@@ -151,7 +156,7 @@ def test_a_stop_sequence_is_found_across_steps() -> None:
         bench = Bench()
         run = bench.decode(bench.file(), [2], 8, sequences=((said[2], said[3]),))
         await bench.settle()
-        assert run.take() == (said[:4], "stop-sequence")
+        assert run.take()[:2] == (said[:4], "stop-sequence")
         bench.check_all_returned()
     in_loop(test)
 

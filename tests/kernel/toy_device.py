@@ -20,14 +20,24 @@ def next_token(seen: Sequence[int], draw: int = 0) -> int:
 
 
 class ToyDevice:
-    def __init__(self, pages: int = 64, page_tokens: int = 4, context_tokens: int = 512) -> None:
-        self.facts = DeviceFacts("toy", pages, page_tokens, 1, VOCABULARY, context_tokens)
+    """The image of a page is its tokens, 8 bytes each. A hidden token is not seen; a shift is."""
+
+    def __init__(self, pages: int = 64, page_tokens: int = 4, context_tokens: int = 512, host_pages: int = 0) -> None:
+        self.facts = DeviceFacts("toy", pages, page_tokens, 8 * page_tokens, VOCABULARY, context_tokens, host_pages)
+        self.host = np.zeros((host_pages, 8 * page_tokens), np.uint8)
         self.held = np.full((pages, page_tokens), -1, np.int64)
         self.lanes: dict[int, int] = {}
         self.batches: list[Batch] = []
 
+    def attach(self, host: np.ndarray) -> None:
+        pass
+
     def step(self, batch: Batch) -> StepResult:
         self.batches.append(batch)
+        for page, host in batch.swap_outs.tolist():
+            self.host[host] = self.held[page].view(np.uint8)
+        for host, page in batch.swap_ins.tolist():
+            self.held[page] = self.host[host].view(np.int64)
         for source, target in batch.copies.tolist():
             self.held[target] = self.held[source]
         tokens = [t if t >= 0 else self.lanes[-1 - t] for t in batch.tokens.tolist()]
@@ -48,7 +58,9 @@ class ToyDevice:
         seen: list[int] = []
         for segment in range(batch.segment_starts[row], batch.segment_starts[row + 1]):
             pages = batch.pages[batch.page_starts[segment]:batch.page_starts[segment + 1]]
-            seen += self.held[pages].reshape(-1)[: batch.segment_tokens[segment]].tolist()
+            first, shift = int(batch.segment_skips[segment]), int(batch.segment_shifts[segment])
+            part = self.held[pages].reshape(-1)[first : first + batch.segment_tokens[segment]]
+            seen += (part + shift * VOCABULARY).tolist()
         after = int(batch.row_starts[row + 1]) - 1 - token
         return seen[: len(seen) - after]
 
@@ -62,6 +74,7 @@ class HeldLink:
     def __init__(self, device: ToyDevice) -> None:
         self.device = device
         self.facts = device.facts
+        self.host = device.host
         self.waiting: list[StepResult] = []
 
     def connect(self, deliver, lost) -> None:  # type: ignore[no-untyped-def]

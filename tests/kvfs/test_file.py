@@ -23,8 +23,8 @@ def test_slots_are_page_times_size_plus_offset() -> None:
     assert copies == []
     assert file.extend_one(6, 5) == (17, [])
     assert file.pages == [3, 4]
-    assert file.page_table().tolist() == [3, 4]
-    assert file.slots(3).tolist() == [15, 16, 17]
+    (segment,) = file.segments()
+    assert (segment.pages.tolist(), segment[1:]) == ([3, 4], (0, 0, 6, 0))
 
 
 def test_the_first_writer_of_a_shared_page_copies_it_and_the_second_need_not() -> None:
@@ -137,7 +137,7 @@ def test_one_appender_at_a_time_and_no_fork_of_an_unfinished_file() -> None:
 def test_the_page_table_is_not_the_callers_to_write() -> None:
     file = filled(PagePool(8, 4), 3)
     with pytest.raises(ValueError, match="read-only"):
-        file.page_table()[0] = 5
+        file.segments()[0].pages[0] = 5
 
 
 def test_close_gives_everything_back_once() -> None:

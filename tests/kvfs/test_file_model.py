@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cadenza.kvfs.directory import FileSystem
-from cadenza.kvfs.errors import Exists, NoPages, NotFound
+from cadenza.kvfs.errors import Exists, Invalid, NoPages, NotFound
 from cadenza.kvfs.file import Copies, File
 from cadenza.kvfs.page_table import LEAF_PAGES
 from cadenza.kvfs.pool import PagePool
@@ -22,9 +22,11 @@ NAMES = ["a", "b", "notes/a", "/home/ada/b"]
 
 @dataclass
 class Reference:
-    """What a file should hold: (token, position) each. `named` and `opened` as the file system should see it."""
+    """What a file should hold: (token, position) each, and which of them are hidden. `path` and `opened` as the file
+    system should see it."""
 
     held: list[tuple[int, int]] = field(default_factory=list)
+    hidden: list[bool] = field(default_factory=list)
     path: str = ""
     opened: int = 1
 
@@ -40,9 +42,13 @@ class Memory:
             self._pages[target] = self._pages[source]
         self._pages.reshape(-1, 2)[slots] = np.array(held).reshape(-1, 2)
 
-    def read(self, file: File) -> list[tuple[int, int]]:
-        flat = self._pages[file.page_table()].reshape(-1, 2)[: len(file)]
-        return [(int(token), int(position)) for token, position in flat]
+    def read(self, file: File) -> dict[int, tuple[int, int]]:
+        """What a pass would read: token and position by offset."""
+        found: dict[int, tuple[int, int]] = {}
+        for pages, first, skip, count, shift in file.segments():
+            flat = self._pages[pages].reshape(-1, 2)[skip : skip + count].tolist()
+            found |= {first + i: (token, position + shift) for i, (token, position) in enumerate(flat)}
+        return found
 
 
 class FilesBehaveAsLists(RuleBasedStateMachine):
@@ -89,6 +95,7 @@ class FilesBehaveAsLists(RuleBasedStateMachine):
         assert self.pool.free == free - expected
         self.memory.write(slots, copies, new)
         reference.held += new
+        reference.hidden += [False] * count
 
     @precondition(any_open)
     @rule(which=st.integers(0, 99), steps=st.integers(1, 20))
@@ -108,6 +115,7 @@ class FilesBehaveAsLists(RuleBasedStateMachine):
             self.memory.write(np.array([slot]), copies, new)
             file.set_token(len(file) - 1, token)
             reference.held += new
+            reference.hidden.append(False)
 
     @precondition(any_open)
     @rule(which=st.integers(0, 99), share=st.floats(0, 1))
@@ -115,7 +123,7 @@ class FilesBehaveAsLists(RuleBasedStateMachine):
         file, reference = self.pick(which)
         count = round(len(file) * share)
         file.truncate(count)
-        del reference.held[count:]
+        del reference.held[count:], reference.hidden[count:]
 
     @precondition(any_open)
     @rule(which=st.integers(0, 99), child_first=st.booleans(), child=st.integers(0, 3), parent=st.integers(0, 3))
@@ -124,10 +132,58 @@ class FilesBehaveAsLists(RuleBasedStateMachine):
         file, reference = self.pick(which)
         used = self.pool.used
         fork = file.fork()
-        self.files[fork] = Reference(reference.held.copy())
+        self.files[fork] = Reference(reference.held.copy(), reference.hidden.copy())
         assert self.pool.used == used
         for side, steps in sorted(((fork, child), (file, parent)), key=lambda pair: (pair[0] is fork) != child_first):
             self.grow(side, steps)
+
+    @precondition(any_open)
+    @rule(which=st.integers(0, 99), cuts=st.lists(st.floats(0, 1), max_size=6), steps=st.integers(0, 3))
+    def extract(self, which: int, cuts: list[float], steps: int) -> None:
+        """Any ranges, overlapping ones too; they share pages with the file, whichever of the two grows first."""
+        file, reference = self.pick(which)
+        ends = [round(len(file) * cut) for cut in cuts]
+        ranges = [(min(pair), abs(pair[1] - pair[0])) for pair in zip(ends[::2], ends[1::2], strict=False)]
+        used = self.pool.used
+        piece = file.extract(ranges)
+        assert self.pool.used == used
+        offsets = [offset for first, count in ranges for offset in range(first, first + count)]
+        self.files[piece] = Reference([reference.held[i] for i in offsets], [reference.hidden[i] for i in offsets])
+        self.grow(file, steps)
+        self.grow(piece, steps)
+
+    @precondition(any_open)
+    @rule(which=st.lists(st.integers(0, 99), min_size=1, max_size=3), steps=st.integers(0, 3))
+    def concat(self, which: list[int], steps: int) -> None:
+        files = [self.pick(number) for number in which]
+        used = self.pool.used
+        whole = self.system.concat("ada", [file for file, _ in files])
+        assert self.pool.used == used
+        self.files[whole] = Reference([pair for _, r in files for pair in r.held],
+                                      [hidden for _, r in files for hidden in r.hidden])
+        self.grow(files[0][0], steps)
+        self.grow(whole, steps)
+
+    @precondition(any_open)
+    @rule(which=st.integers(0, 99), by=st.integers(-9, 40))
+    def relocate(self, which: int, by: int) -> None:
+        file, reference = self.pick(which)
+        if reference.held and min(position for _, position in reference.held) + by < 0:
+            with pytest.raises(Invalid):
+                file.relocate(by)
+            return
+        used = self.pool.used
+        file.relocate(by)
+        assert self.pool.used == used
+        reference.held = [(token, position + by) for token, position in reference.held]
+
+    @precondition(any_open)
+    @rule(which=st.integers(0, 99), low=st.floats(0, 1), high=st.floats(0, 1), hide=st.booleans())
+    def hide_or_show(self, which: int, low: float, high: float, hide: bool) -> None:
+        file, reference = self.pick(which)
+        first, end = sorted((round(len(file) * low), round(len(file) * high)))
+        (file.hide if hide else file.show)(first, end - first)
+        reference.hidden[first:end] = [hide] * (end - first)
 
     @rule(name=st.sampled_from(NAMES), more=st.sampled_from([set(), {"exclusive"}, {"truncate"}]))
     def open(self, name: str, more: set[str]) -> None:
@@ -143,6 +199,7 @@ class FilesBehaveAsLists(RuleBasedStateMachine):
         assert there in (None, file)
         if "truncate" in more:
             reference.held.clear()
+            reference.hidden.clear()
 
     @rule(name=st.sampled_from(NAMES))
     def unlink(self, name: str) -> None:
@@ -173,13 +230,16 @@ class FilesBehaveAsLists(RuleBasedStateMachine):
     @invariant()
     def every_file_holds_what_its_list_holds(self) -> None:
         for file, reference in self.files.items():
-            assert (len(file), file.path, file.open_count) == (len(reference.held), reference.path, reference.opened)
-            assert self.memory.read(file) == reference.held
+            names = [reference.path] if reference.path else []
+            assert (len(file), file.paths, file.open_count) == (len(reference.held), names, reference.opened)
+            seen = {i: pair for i, pair in enumerate(reference.held) if not reference.hidden[i]}
+            assert self.memory.read(file) == seen
+            assert file.hidden_tokens == len(reference.held) - len(seen)
             tokens, positions = split(reference.held)
             assert file.tokens().tolist() == tokens
             assert file.positions().tolist() == positions
             assert file.next_position == max(positions, default=-1) + 1
-            assert file.contiguous == (positions == list(range(len(positions))))
+            assert file.contiguous == (not len(file.parts) and positions == list(range(len(positions))))
 
     @invariant()
     def nothing_is_lost_or_counted_wrongly(self) -> None:

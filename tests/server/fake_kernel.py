@@ -130,6 +130,8 @@ class FakeProcess:
 
 
 class FakeKernel:
+    files = None                             # test_files.py has a kernel with files
+
     def __init__(self) -> None:
         self.images = FakeImages()
         self.facts = FakeFacts()

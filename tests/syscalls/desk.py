@@ -21,14 +21,16 @@ from cadenza.kernel.engine import Engine
 from cadenza.kernel.images import Executable
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import Language
-from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS, ProcessLimits
+from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS, ProcessLimits, file_limits
 from cadenza.kernel.model.facts import ModelFacts
+from cadenza.kernel.pager import Pager
 from cadenza.kernel.process import Process
 from cadenza.kernel.wasm.seams import Advance, ExitGuest, Outcome, Suspension
 from cadenza.kernel.wasm.wit import Abi, Result, plain_name
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import NotFound
 from cadenza.kvfs.pool import PagePool
+from cadenza.kvfs.tiers import Tiers
 from cadenza.syscalls.table import abi, handlers
 
 from .values import arrive, check_answer
@@ -104,8 +106,10 @@ class Desk:
                  patience_seconds: float = 0.0, **device: Any) -> None:
         self.link = LocalLink(NullDevice(**device))
         facts = self.link.facts
-        self.files = FileSystem(PagePool(facts.pages, facts.page_tokens))
-        self.engine = Engine(self.link, WorkConserving(STEP_TOKENS, STEP_ROWS), patience_seconds=patience_seconds)
+        self.files = FileSystem(PagePool(facts.pages, facts.page_tokens), file_limits(facts.page_bytes))
+        self.pager = Pager(self.files, Tiers(self.files.pool, facts.host_pages))
+        self.engine = Engine(self.link, WorkConserving(STEP_TOKENS, STEP_ROWS), self.pager,
+                             patience_seconds=patience_seconds)
         self.kernel = Kernel(
             engine=self.engine, files=self.files, limits=limits or ProcessLimits(),
             language=language or wordless(facts.vocabulary_size, facts.context_tokens))

@@ -53,6 +53,8 @@ def check_answer(type_: wit.Type | None, value: Any) -> None:
             _check_scalar(name, value)
         case wit.Enum(_, names):
             assert value in names, f"{value!r} is not one of {names}"
+        case wit.Flags(_, names):
+            assert value <= set(names), f"{value!r} are not some of {names}"
         case wit.Variant(_, cases):
             check_answer(dict(cases)[value.name], value.value)
         case wit.Option(payload):

@@ -45,6 +45,26 @@ class Context:
         self._chat_start = 0                # where in `_tokens` the first message begins
         self._under_way = ""                # what the context is busy with
 
+    @classmethod
+    def open(cls, path: str) -> Self:
+        """The context that was saved at `path`; what is added from now on is added to that file, and durable with the
+        next `save`. A chat goes on with the next message. Raises NotFound, Denied."""
+        context = cls.__new__(cls)
+        context.file = File.open(path, "read", "append")
+        context._tokens = context.file.tokens()
+        context._chat, context._chat_start, context._under_way = Conversation(resumed=True), 0, ""
+        return context
+
+    async def save(self, path: str = "") -> None:
+        """Computes what is not computed yet and writes everything to disk, under the name `path`, or the one it has.
+        Returns when it would survive a crash. Raises Exists, LimitExceeded."""
+        self._write(generate=False)
+        if computed := self._tokens[self.file.status().tokens :]:
+            await self._pass(computed)
+        if path:
+            self.file.link(path)
+        await self.file.sync()
+
     # --- what it holds ---
 
     def __len__(self) -> int:

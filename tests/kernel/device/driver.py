@@ -100,8 +100,13 @@ class Driver:
                     row.file.pages.append(self._free.pop())
                 flat["slots"].append(row.file.pages[offset // page_tokens] * page_tokens + offset % page_tokens)
             row.file.tokens += len(row.tokens)
+            offset = 0
             for file in (*row.reads, row.file):
                 flat["segment_tokens"].append(file.tokens)
+                flat["segment_firsts"].append(offset)
+                flat["segment_skips"].append(0)
+                flat["segment_shifts"].append(0)
+                offset += file.tokens
                 flat["pages"] += file.pages
                 flat["page_starts"].append(len(flat["pages"]))
             flat["row_starts"].append(len(flat["tokens"]))

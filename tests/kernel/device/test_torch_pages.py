@@ -267,7 +267,7 @@ def test_facts_and_close() -> None:
     device = TorchDevice.random(CONFIG, pages=8, page_tokens=4, dtype="bfloat16", threads=1)
     facts = device.facts
     assert (facts.pages, facts.page_tokens, facts.vocabulary_size, facts.context_tokens) == (8, 4, 64, 4096)
-    assert facts.page_bytes == 4 * 2 * 2 * 2 * 16 * 2
+    assert facts.page_bytes == 4 * 2 * 2 * 2 * 16 * 2 + 4 * 4
     assert "bfloat16" in facts.name
     device.close()
     device.close()

@@ -1,0 +1,62 @@
+"""What a user has of the file system, and may have."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+
+from cadenza.kvfs.errors import LimitExceeded
+from cadenza.kvfs.file import File
+
+
+@dataclass(frozen=True, slots=True)
+class FileLimits:
+    """Of a user, a file, a path. The numbers in force are in kernel/limits.py."""
+
+    files_per_user: int = sys.maxsize        # files alive, and names beyond the first of each
+    pages_per_user: int = 0                  # charged to a user; 0: all that the pool has
+    path_bytes: int = 1024                   # from the root
+    path_names: int = 16                     # likewise: a tree of deep directories would cost more than its files
+    grants: int = sys.maxsize                # of one file
+    parts: int = sys.maxsize                 # of one file
+    tokens: int = sys.maxsize                # of one file that is made of others
+
+
+class Census(set[File]):
+    """Every file alive. It counts those that users made; snapshots that the kernel takes are not users' business."""
+
+    def __init__(self, files_per_user: int) -> None:
+        super().__init__()
+        self._limit = files_per_user
+        self._made: set[File] = set()
+        self._count: Counter[str] = Counter()
+
+    def entries(self, user: str) -> int:
+        """Files alive that `user` made, and their names beyond the first of each."""
+        return self._count[user]
+
+    def ensure_room(self, user: str) -> None:
+        """Raises LimitExceeded if one file or name more is too many for `user`."""
+        if self._count[user] >= self._limit:
+            raise LimitExceeded(f"user {user} has {self._limit} KV files and names, the limit of a user: close or "
+                                "remove some ('cadenza ls' lists those with names)", "files_per_user")
+
+    def enter(self, file: File) -> File:
+        """`file` was made by its owner, and counts until it is closed. Answers it."""
+        self._made.add(file)
+        self._count[file.owner] += 1
+        return file
+
+    def count_names(self, user: str, change: int) -> None:
+        """So many names beyond the first of a file have come, or gone if negative."""
+        self._count[user] += change
+
+    def discard(self, file: object) -> None:
+        """It is closed: it has no names any more."""
+        super().discard(file)
+        if isinstance(file, File) and file in self._made:
+            self._made.remove(file)
+            self._count[file.owner] -= 1
+            if not self._count[file.owner]:
+                del self._count[file.owner]
