@@ -28,7 +28,7 @@ class Report:
 class PromptContext(cadenza.Context):
     """A context that begins with modules. Its further messages are turns after those of the prompt.
 
-    Its tokens are in the order in which they are read: modules first, then what is new, each by position.
+    `tokens` are in the order in which they are read, modules first; `text` is by position.
     """
 
     def __init__(self, file: File, plan: Plan, template: Template, encoded_tokens: int) -> None:
@@ -38,6 +38,12 @@ class PromptContext(cadenza.Context):
         self.report = Report(str(plan.policy), plan.exactness, plan.reused_tokens, plan.computed_tokens, encoded_tokens)
         self._template = template
         self._answer: Literal["none", "due", "open"] = plan.answer
+
+    @property
+    def text(self) -> str:
+        """All of it as text, special tokens written out."""
+        after = self.tokens[self.report.reused_tokens + self.report.computed_tokens :]
+        return cadenza.model.detokenize([*self.plan.ordered_tokens, *after], special=True)
 
     def message(self, role: str, text: str, **more: object) -> None:
         """Adds a turn of system, user or assistant."""

@@ -31,6 +31,14 @@ class View:
         """Whether it is the piece as it stands."""
         return self.first == 0 and self.count == len(self.piece.tokens) and self.shift == 0
 
+    @property
+    def tokens(self) -> Tokens:
+        return self.piece.tokens[self.first : self.first + self.count]
+
+    @property
+    def positions(self) -> Tokens:
+        return tuple(at + self.shift for at in self.piece.positions[self.first : self.first + self.count])
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,7 +63,13 @@ class Plan:
     @property
     def read_tokens(self) -> Tokens:
         """The tokens of the views, in the order they are read."""
-        return tuple(token for view in self.views for token in view.piece.tokens[view.first : view.first + view.count])
+        return tuple(token for view in self.views for token in view.tokens)
+
+    @property
+    def ordered_tokens(self) -> Tokens:
+        """All tokens, read or computed, by position."""
+        placed = [pair for view in self.views for pair in zip(view.positions, view.tokens, strict=True)]
+        return tuple(token for _, token in sorted([*placed, *zip(self.positions, self.tokens, strict=True)]))
 
 
 def make_plan(layout: Layout, prompt: Prompt, policy: Policy | None = None, answer: bool = True) -> Plan:

@@ -118,7 +118,7 @@ def trustworthy(file: File, piece: Piece) -> bool:
     count = len(piece.tokens)
     return (
         known.tokens == count
-        and known.exactness == "exact"
+        and known.exact
         and known.fingerprint == cadenza.model.facts().fingerprint
         and (not count or (tuple(file.tokens()), tuple(file.positions())) == (piece.tokens, piece.positions))
     )

@@ -35,7 +35,7 @@ def planned(policy: str, prompt: str, packed: bool = False, schema: str = SCHEMA
     wording = Wording()
     text = f"<prompt schema='s'>{prompt}</prompt>"
     plan = make_plan(wording.layout(schema), parse_prompt(text), Policy.named(policy, packed))
-    read = [wording.text(view.piece.tokens[view.first : view.first + view.count]) for view in plan.views]
+    read = [wording.text(view.tokens) for view in plan.views]
     assert wording.text(plan.read_tokens) == "".join(read)
     return plan, "|".join(read), wording.text(plan.tokens)
 

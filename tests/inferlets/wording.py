@@ -39,10 +39,10 @@ class Wording:
         """All that a plan puts together, by position; a gap is ~."""
         stands = dict(zip(plan.positions, plan.tokens, strict=True))
         for view in plan.views:
-            for at in range(view.first, view.first + view.count):
-                position = view.piece.positions[at] + view.shift
+            for position, token in zip(view.positions, view.tokens, strict=True):
                 assert position not in stands, "two tokens at one position"
-                stands[position] = view.piece.tokens[at]
+                stands[position] = token
+        assert [stands[at] for at in sorted(stands)] == [*plan.ordered_tokens]
         return "".join(self._words[stands[at]] if at in stands else "~" for at in range(max(stands) + 1))
 
 

@@ -49,10 +49,9 @@ class Context:
     def open(cls, path: str) -> Self:
         """The context that was saved at `path`; what is added from now on is added to that file, and durable with the
         next `save`. A chat goes on with the next message. Raises NotFound, Denied."""
-        context = cls.__new__(cls)
-        context.file = File.open(path, "read", "append")
-        context._tokens = context.file.tokens()
-        context._chat, context._chat_start, context._under_way = Conversation(resumed=True), 0, ""
+        file = File.open(path, "read", "append")
+        context = cls(file, file.tokens())
+        context._chat = Conversation(resumed=True)
         return context
 
     async def save(self, path: str = "") -> None:
