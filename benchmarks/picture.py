@@ -35,11 +35,11 @@ def draw(name: str, title: str, across: str, up: str, lines: Sequence[Line]) -> 
     step = 10 ** math.floor(math.log10(top)) * (1 if top / 10 ** math.floor(math.log10(top)) > 4 else 0.5)
     for count in range(int(top / step) + 1):
         y = count * step
-        parts += [_rule(LEFT, place(1, y)[1], LEFT + wide, place(1, y)[1]), _text(LEFT - 6, place(1, y)[1] + 4, f"{y:g}",
-                                                                              "end")]
+        level = place(1, y)[1]
+        parts += [_rule(LEFT, level, LEFT + wide, level), _text(LEFT - 6, level + 4, f"{y:g}", "end")]
     for line, colour in zip(lines, COLOURS, strict=False):
-        path = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in line.points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        drawn = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in line.points)
+        parts.append(f'<polyline points="{drawn}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(_text(place(*line.points[-1])[0] + 8, place(*line.points[-1])[1] + 4, line.name))
     path = Path(__file__).with_name(name)
     path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">'

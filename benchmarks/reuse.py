@@ -143,8 +143,8 @@ async def measure(quick: bool) -> Figures:
 
 
 def picture(found: list[Reuse]) -> None:
-    lines = [Line(f"{new} new tokens", [(p.cached, p.full / p.one) for p in found if p.new == new and p.cached in CACHED])
-             for new in NEW]
+    swept = [point for point in found if point.cached in CACHED]
+    lines = [Line(f"{new} new tokens", [(p.cached, p.full / p.one) for p in swept if p.new == new]) for new in NEW]
     path = draw("reuse.svg", "Full prefill over reuse: time to the first token", "cached tokens", "ratio", lines)
     print(f"drawn: {path}", file=sys.stderr)
 
