@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cadenza.kvfs.quotas import FileLimits
+from cadenza.kvfs.limits import FileLimits
 
 MEBIBYTE = 1 << 20
 

@@ -18,7 +18,7 @@ BOTH = {"read", "append"}
 
 
 def listed(desk: Desk, process: Process, path: str) -> list[tuple[str, bool, int]]:
-    return [(entry.name, entry.directory, entry.tokens) for entry in desk.ask(process, "kv.list", path)]
+    return [(entry.name, entry.directory, entry.tokens) for entry in desk.ask(process, "kv.entries", path)]
 
 
 @in_loop
@@ -39,7 +39,7 @@ async def test_a_nameless_file_gets_names_and_loses_them() -> None:
         assert listed(desk, process, ".") == []
         assert listed(desk, process, "/shared") == [("book", False, 5)]
         with pytest.raises(Invalid, match="a file, not a directory"):
-            desk.ask(process, "kv.list", "/shared/book")
+            desk.ask(process, "kv.entries", "/shared/book")
         desk.ask(process, "kv.unlink", "/shared/book")
         assert desk.files.statistics()["files"] == 0
 
@@ -77,7 +77,7 @@ async def test_a_descriptor_loses_what_is_taken_and_gets_back_what_is_given() ->
     async with Desk() as desk:
         ada, bob = desk.spawn("ada"), desk.spawn("bob")
         mine = await filled(desk, ada, 5, "book")
-        desk.ask(ada, "kv.grant", mine, "bob", BOTH)
+        desk.ask(ada, "kv.change-grant", mine, "bob", BOTH)
         theirs = desk.ask(bob, "kv.open", "/home/ada/book", BOTH)
         await desk.wait(bob, desk.ask(bob, "inference.forward", a_pass(theirs, [1])))
         uses: dict[str, list[Callable[[], object]]] = {
@@ -92,7 +92,7 @@ async def test_a_descriptor_loses_what_is_taken_and_gets_back_what_is_given() ->
                                       a_pass(desk.ask(bob, "kv.create"), [1], reads=[theirs]))],
         }
         for left, right in (({"read"}, "append"), (set(), "read")):
-            desk.ask(ada, "kv.grant", mine, "bob", left)
+            desk.ask(ada, "kv.change-grant", mine, "bob", left)
             for use in uses[right]:
                 with pytest.raises(Denied, match=f"bob may not {right} any more"):
                     use()
@@ -107,7 +107,7 @@ async def test_rights_are_told_to_those_whom_they_concern() -> None:
         ada, bob = desk.spawn("ada"), desk.spawn("bob")
         mine = desk.ask(ada, "kv.open", "/shared/book", CREATE)
         for user in ("bob", "eve"):
-            desk.ask(ada, "kv.grant", mine, user, {"append"})
+            desk.ask(ada, "kv.change-grant", mine, user, {"append"})
         status = desk.ask(ada, "kv.stat", mine)
         assert (status.mine, status.others) == (BOTH, {"read"})
         assert [(grant.user, grant.rights) for grant in status.grants] == [("bob", {"append"}), ("eve", {"append"})]
@@ -128,7 +128,7 @@ async def test_only_the_owner_changes_names_and_rights() -> None:
             lambda: desk.ask(bob, "kv.rename", "/shared/book", "/shared/mine"),
             lambda: desk.ask(bob, "kv.unlink", "/shared/book"),
             lambda: desk.ask(bob, "kv.change-mode", theirs, BOTH, set()),
-            lambda: desk.ask(bob, "kv.grant", theirs, "eve", BOTH),
+            lambda: desk.ask(bob, "kv.change-grant", theirs, "eve", BOTH),
         ]
         for attempt in attempts:
             with pytest.raises(Denied, match="only ada, its owner"):
@@ -143,11 +143,11 @@ async def test_grants_that_make_no_sense_are_refused() -> None:
         file = desk.ask(process, "kv.create")
         for user in ("", "ada", "x" * (TOPIC_BYTES + 1)):
             with pytest.raises(Invalid):
-                desk.ask(process, "kv.grant", file, user, BOTH)
+                desk.ask(process, "kv.change-grant", file, user, BOTH)
         for number in range(GRANTS_PER_FILE):
-            desk.ask(process, "kv.grant", file, f"user-{number}", {"read"})
+            desk.ask(process, "kv.change-grant", file, f"user-{number}", {"read"})
         with pytest.raises(LimitExceeded, match=f"grants for {GRANTS_PER_FILE} users") as refused:
-            desk.ask(process, "kv.grant", file, "one more", {"read"})
+            desk.ask(process, "kv.change-grant", file, "one more", {"read"})
         assert refused.value.limit == "grants_per_file"
 
 

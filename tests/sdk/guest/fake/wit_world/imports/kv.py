@@ -41,8 +41,8 @@ class FileStatus:
     busy: bool
     hidden: int = 0
     owner: str = "local"
-    mine: Rights = Rights(3)
-    others: Rights = Rights(0)
+    mine: Rights = Rights.READ
+    others: Rights = Rights.READ
     grants: tuple[()] = ()
     exactness: Exactness = Exactness.EXACT
     fingerprint: str = "toy"
