@@ -12,7 +12,7 @@ from cadenza.kernel.process import Process
 from cadenza.kernel.storage import Sync
 from cadenza.kvfs.access import Rights
 from cadenza.kvfs.directory import Entry
-from cadenza.kvfs.errors import Busy
+from cadenza.kvfs.errors import Busy, NotReady
 from cadenza.syscalls.arguments import fetch_range, fetch_ranges, fetch_user
 
 
@@ -143,7 +143,10 @@ class KvCalls:
         return process.handles.add(self._kernel.sync(process.files.get(file, "append")))
 
     def take_sync(self, process: Process, sync: int) -> None:
-        process.handles.get(sync, Sync).take()
+        found = process.handles.get(sync, Sync)
+        if not found.ready:
+            raise NotReady("the file is still being written; wait for its handle first")
+        found.take()
 
     def lock(self, process: Process, file: int, exclusive: bool) -> int:
         process.handles.ensure_room()

@@ -24,9 +24,9 @@ WRITE = frozenset({"read", "append", "create"})
 
 @asynccontextmanager
 async def filed(language: Language | None = None) -> AsyncIterator[tuple[Desk, Client]]:
-    async with Desk(language=language) as desk, Daemon(desk.kernel, LOOPBACK) as daemon:
-        async with Client(daemon.address) as client:
-            yield desk, client
+    async with (Desk(language=language) as desk, Daemon(desk.kernel, LOOPBACK) as daemon,
+                Client(daemon.address) as client):
+        yield desk, client
 
 
 def write(desk: Desk, user: str, path: str, tokens: int) -> File:
