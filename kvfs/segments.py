@@ -51,6 +51,13 @@ class Segments:
             self._unsynced.add(number)
         return [zlib.crc32(image) for image in images]
 
+    def expect(self, pages: Sequence[StoredPage]) -> None:
+        """The system may begin to read them: `read` follows, in this order. Raises OSError."""
+        for first, end in _runs([page.slot for page in pages]):
+            number, offset = self._place(pages[first].slot)
+            length = (end - first) * self.layout.page_bytes
+            os.posix_fadvise(self._open(number), offset, length, os.POSIX_FADV_WILLNEED)
+
     def read(self, pages: Sequence[StoredPage], out: UInt8) -> None:
         """Into `out` [n, page_bytes], contiguous. Raises Damaged when an image is not what was written, OSError."""
         for first, end in _runs([page.slot for page in pages]):

@@ -86,6 +86,10 @@ class Store:
         """Blocks. `images` [n, page_bytes]; answers their checksums. Raises OSError."""
         return self._segments.write(slots, images)
 
+    def expect(self, pages: Sequence[StoredPage]) -> None:
+        """The system may begin to read them. Hardly blocks. Raises OSError."""
+        self._segments.expect(pages)
+
     def read(self, pages: Sequence[StoredPage], out: UInt8) -> None:
         """Blocks. Into `out` [n, page_bytes]. Raises Damaged, OSError."""
         self._segments.read(pages, out)

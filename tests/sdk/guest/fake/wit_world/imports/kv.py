@@ -25,6 +25,9 @@ class Exactness(Enum):
     APPROXIMATE = 1
 
 
+ALL, NONE = Rights(3), Rights(0)
+
+
 @dataclass
 class Range:
     first: int
@@ -41,8 +44,8 @@ class FileStatus:
     busy: bool
     hidden: int = 0
     owner: str = "local"
-    mine: Rights = Rights.READ
-    others: Rights = Rights.READ
+    mine: Rights = ALL
+    others: Rights = NONE
     grants: tuple[()] = ()
     exactness: Exactness = Exactness.EXACT
     fingerprint: str = "toy"
