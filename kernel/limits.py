@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cadenza.kvfs.quotas import FileLimits
+from cadenza.kvfs.limits import FileLimits
 
 MEBIBYTE = 1 << 20
 
@@ -61,7 +61,7 @@ STOP_TOKENS = 1024
 STOP_SEQUENCES = 64
 STOP_SEQUENCE_TOKENS = 64
 TIMER_SECONDS = 7 * 86_400.0
-TOPIC_BYTES = 256                           # length of a topic or queue
+TOPIC_BYTES = 256                           # length of a topic or queue, of a user's name
 
 # --- files ---
 FILES_PER_USER = 32_768                     # files alive, and names beyond the first of each

@@ -28,6 +28,10 @@ class Access:
         """What `user` may do with a file of `owner`."""
         return self.mine if user == owner else self.others | self.grants.get(user, NOTHING)
 
+    def told(self, owner: str, user: str) -> Mapping[str, Rights]:
+        """The grants that `user` may know of: all if he is the owner, else his own."""
+        return self.grants if user == owner else {named: self.grants[named] for named in {user} & self.grants.keys()}
+
     def with_mode(self, mine: Rights, others: Rights) -> Access:
         return replace(self, mine=mine, others=others)
 

@@ -10,11 +10,12 @@ from cadenza.kvfs.access import PRIVATE, PUBLIC, RIGHTS, Access, Rights
 from cadenza.kvfs.errors import Busy, Denied, Exists, Invalid, LimitExceeded, NotFound, Unsupported
 from cadenza.kvfs.extent import Extent
 from cadenza.kvfs.file import File, Ranges
+from cadenza.kvfs.limits import FileLimits
 from cadenza.kvfs.names import Directory, Names, always_there, check_length, may_name, resolve, written
 from cadenza.kvfs.page_table import Leaf, PageTable
 from cadenza.kvfs.pool import PagePool
 from cadenza.kvfs.prefixes import Prefixes
-from cadenza.kvfs.quotas import Census, FileLimits
+from cadenza.kvfs.quotas import Census
 
 OPEN_FLAGS = frozenset({"read", "append", "create", "exclusive", "truncate"})
 
@@ -95,15 +96,14 @@ class FileSystem:
         """The file at `path`, opened once more; close it with `close`.
 
         Raises Invalid (path, flags), NotFound, Exists (`exclusive`), Denied, LimitExceeded (a new file), Busy
-        (`truncate` while a pass appends).
+        (`truncate` while a pass appends), Unsupported (another model's).
         """
         _check_flags(flags)
         names = resolve(user, path, self.limits)
         file = self._file(user, path, names, "open")
         if file is None:
             return self._open_new(user, path, names, flags)
-        if file.foreign:
-            raise Unsupported(f"{path} holds states of {file.foreign}: serve that model, or compute the file again")
+        _check_model(path, file)
         if "exclusive" in flags:
             raise Exists(f"{path} exists: choose another path, or open it without `exclusive`")
         missing = (flags & {"read", "append"}) - file.access.of(file.owner, user)
@@ -116,12 +116,15 @@ class FileSystem:
         return file
 
     def find(self, user: str, path: str, right: str = "") -> File:
-        """The file at `path`, which stays as it is. Raises Invalid, NotFound, Denied (without `right`, if given)."""
+        """The file at `path`, which stays as it is. With a `right`, its contents may be used so: else raises Denied, or
+        Unsupported for another model's. Raises Invalid, NotFound."""
         file = self._file(user, path, resolve(user, path, self.limits), "name")
         if file is None:
             _absent(path)
         if right and right not in file.access.of(file.owner, user):
             raise Denied(f"{path} is {file.owner}'s, and {user} may not {right} it: its owner can grant that")
+        if right:
+            _check_model(path, file)
         return file
 
     def link(self, user: str, file: File, path: str) -> None:
@@ -371,6 +374,11 @@ def _check_owner(user: str, name: str, file: File, what: str) -> None:
 def _check_idle(path: str, file: File) -> None:
     if file.busy:
         raise Busy(f"{path} is being appended to by an unfinished pass: wait for it")
+
+
+def _check_model(path: str, file: File) -> None:
+    if file.foreign:
+        raise Unsupported(f"{path} holds states of {file.foreign}: serve that model, or compute the file again")
 
 
 def _check_table(table: PageTable, holders: int, page_tokens: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from cadenza.kvfs.errors import Invalid
 from cadenza.kvfs.file import File
-from cadenza.kvfs.quotas import FileLimits
+from cadenza.kvfs.limits import FileLimits
 
 Names = tuple[str, ...]
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")

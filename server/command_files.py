@@ -18,13 +18,21 @@ if TYPE_CHECKING:
     from cadenza.sdk.client.files import Rights
 
 LETTERS = {"r": "read", "a": "append"}
-Source = Annotated[str, typer.Argument(metavar="PATH", help="A KV file; relative paths begin at your home.")]
-Target = Annotated[str, typer.Argument(metavar="TO", help="Its new name.")]
+PATH_HELP = "A KV file; relative paths, and those that begin with ~/, begin at your home."
+
+
+def at_home(path: str) -> str:
+    """A path as the daemon takes it: `~` means nothing to it."""
+    return "." if path == "~" else path.removeprefix("~/")
+
+
+Source = Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP, parser=at_home)]
+Target = Annotated[str, typer.Argument(metavar="TO", help="Its new name.", parser=at_home)]
 
 
 def ls(
     context: typer.Context,
-    path: Annotated[str, typer.Argument(help="A directory; else your home.")] = "",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A directory; else your home.", parser=at_home)] = "",
     server: Server = None,
     json: Json = False,
 ) -> None:
@@ -88,7 +96,7 @@ def chmod(
     context: typer.Context,
     mode: Annotated[str, typer.Argument(help="WHO=RIGHTS, with commas: o=r,bob=ra. WHO: u (you), o (others) or a user. "
                                              "RIGHTS: r (read), a (append), or nothing.")],
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", parser=at_home)],
     server: Server = None,
     json: Json = False,
 ) -> None:

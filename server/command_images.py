@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cadenza.server.command_files import at_home
 from cadenza.server.invocation import Json, Server, invocation
 from cadenza.server.screen import Screen, age, size
 
@@ -62,7 +63,7 @@ def rm(
     async def work(client: Client, screen: Screen) -> None:
         for reference in references:
             if reference.startswith(PATH_STARTS):
-                await client.files.remove(reference.removeprefix("~/"))
+                await client.files.remove(at_home(reference))
             else:
                 await client.delete_image(reference)
             screen.line(f"deleted {reference}", deleted=reference)

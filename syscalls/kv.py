@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cadenza.kernel.device.batch import Int32
-from cadenza.kernel.handles import Outcome
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.process import Process
+from cadenza.kernel.storage import Sync
 from cadenza.kvfs.access import Rights
 from cadenza.kvfs.directory import Entry
-from cadenza.kvfs.errors import Busy
+from cadenza.kvfs.errors import Busy, NotReady
 from cadenza.syscalls.arguments import fetch_range, fetch_ranges, fetch_user
 
 
@@ -120,7 +120,7 @@ class KvCalls:
         return FileStatus(
             len(found), found.hidden_tokens, found.page_count, found.next_position, found.shared_pages(),
             [*found.paths], found.busy, found.owner, access.mine, access.others,
-            [Grant(user, rights) for user, rights in access.grants.items() if process.owner in (found.owner, user)],
+            [Grant(user, rights) for user, rights in access.told(found.owner, process.owner).items()],
             "exact" if found.exact else "approximate", self._kernel.facts.fingerprint,
             found.durable and bool(found.paths), found.created_ns, found.modified_ns,
         )  # fmt: skip
@@ -143,7 +143,10 @@ class KvCalls:
         return process.handles.add(self._kernel.sync(process.files.get(file, "append")))
 
     def take_sync(self, process: Process, sync: int) -> None:
-        process.handles.get(sync, Outcome).take()
+        found = process.handles.get(sync, Sync)
+        if not found.ready:
+            raise NotReady("the file is still being written; wait for its handle first")
+        found.take()
 
     def lock(self, process: Process, file: int, exclusive: bool) -> int:
         process.handles.ensure_room()

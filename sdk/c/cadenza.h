@@ -29,7 +29,7 @@ typedef struct { uint8_t number; cadenza_text message; } cadenza_error;  /* numb
 enum cadenza_finish {
   CADENZA_RUNNING, CADENZA_STOP_TOKEN, CADENZA_STOP_SEQUENCE, CADENZA_LENGTH, CADENZA_CONTEXT_FULL, CADENZA_STOPPED,
 };
-typedef struct { cadenza_tokens tokens; uint8_t finish; } cadenza_progress;
+typedef struct { cadenza_tokens tokens; uint8_t finish; uint32_t computed_tokens, reused_tokens; } cadenza_progress;
 
 typedef struct { float temperature; uint32_t top_k; float top_p, min_p; uint64_t seed; } cadenza_sampler;
 typedef struct { bool present; cadenza_tokens tokens; bool allowed; } cadenza_mask;   /* option<logit-mask> */

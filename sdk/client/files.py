@@ -79,10 +79,15 @@ class Files:
         self._options: dict[str, Any] = {"metadata": metadata, "timeout": timeout}
 
     async def list(self, path: str = "") -> list[FileInfo]:
-        """What is in a directory, by name; "" is the caller's home."""
-        with translated():
-            answer = await self._stub.List(pb.ListFilesRequest(path=path), **self._options)
-        return [FileInfo.from_message(message) for message in answer.files]
+        """What is in a directory, by name; "" is the caller's home. Of a file itself alone."""
+        files: list[FileInfo] = []
+        token: str | None = ""
+        while token is not None:
+            with translated():
+                answer = await self._stub.List(pb.ListFilesRequest(path=path, page_token=token), **self._options)
+            files += [FileInfo.from_message(message) for message in answer.files]
+            token = answer.next_page_token or None
+        return files
 
     async def get(self, path: str) -> FileInfo:
         with translated():

@@ -6,8 +6,8 @@ from cadenza.kvfs.access import Access
 from cadenza.kvfs.directory import Entry, FileSystem
 from cadenza.kvfs.errors import Busy, CadenzaError, Denied, Exists, Invalid, LimitExceeded, NotFound
 from cadenza.kvfs.file import File
+from cadenza.kvfs.limits import FileLimits
 from cadenza.kvfs.pool import PagePool
-from cadenza.kvfs.quotas import FileLimits
 
 READ = frozenset({"read"})
 WRITE = frozenset({"read", "append"})

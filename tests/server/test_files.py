@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from cadenza.kernel.language import Language
 from cadenza.kvfs.errors import CadenzaError
 from cadenza.kvfs.file import File
 from cadenza.sdk.client import Client, ClientError, Denied, Exists, Invalid, NotFound
-from cadenza.server.command_files import parse_mode
+from cadenza.server.command_files import at_home, parse_mode
 from cadenza.server.daemon import Daemon
+from cadenza.server.limits import PAGE_SIZE, READ_TOKENS
 from tests.syscalls.desk import Desk
+from tests.syscalls.test_model_calls import byte_language
 
 from .serving import LOOPBACK, run
 
@@ -20,8 +23,9 @@ WRITE = frozenset({"read", "append", "create"})
 
 
 @asynccontextmanager
-async def filed() -> AsyncIterator[tuple[Desk, Client]]:
-    async with Desk() as desk, Daemon(desk.kernel, LOOPBACK) as daemon, Client(daemon.address) as client:
+async def filed(language: Language | None = None) -> AsyncIterator[tuple[Desk, Client]]:
+    async with (Desk(language=language) as desk, Daemon(desk.kernel, LOOPBACK) as daemon,
+                Client(daemon.address) as client):
         yield desk, client
 
 
@@ -100,12 +104,71 @@ def test_bad_requests_name_what_is_wrong() -> None:
             with pytest.raises(ClientError) as unsupported:
                 await client.files.sync("a")
             assert unsupported.value.errno == "unsupported"
-            with pytest.raises(ClientError) as wordless:
-                async for _ in client.files.read("a"):
-                    raise AssertionError("a model without a tokenizer has no text")
+            with pytest.raises(ClientError) as wordless:        # a model without a tokenizer has no text
+                await anext(aiter(client.files.read("a")))
             assert wordless.value.errno == "unsupported"
             assert desk.files.find("local", "a").open_count == 0
     run(test())
+
+
+def test_a_long_directory_comes_in_pages_and_a_file_is_listed_alone() -> None:
+    async def test() -> None:
+        async with filed() as (desk, client):
+            names = [f"{number:04}" for number in range(2 * PAGE_SIZE + 3)]
+            for name in reversed(names):
+                write(desk, "local", f"d/{name}", 1)
+            assert [file.path for file in await client.files.list("d")] == names
+            (alone,) = await client.files.list("./d/0007")
+            assert (alone.path, alone.tokens, alone.directory) == ("./d/0007", 1, False)
+            with pytest.raises(NotFound):
+                await client.files.list("d/none")
+            with pytest.raises(Invalid):
+                await client.files.list("d\n")
+    run(test())
+
+
+def test_grants_are_told_to_those_whom_they_concern_and_readers_cannot_sync() -> None:
+    async def test() -> None:
+        async with filed() as (desk, client):
+            file = write(desk, "ada", "/shared/open", 5)
+            for user in ("eve", "local"):
+                desk.files.grant("ada", file, user, frozenset({"read"}))
+            assert (await client.files.get("/shared/open")).grants == {"local": {"read"}}
+            with pytest.raises(Denied):
+                await client.files.sync("/shared/open")
+            assert (await client.files.copy("/shared/open", "mine")).grants == {}
+    run(test())
+
+
+def test_text_is_cut_between_characters_and_what_is_not_known_yet_is_left_out() -> None:
+    async def test() -> None:
+        async with filed(byte_language()) as (desk, client):
+            text = "a" * (READ_TOKENS - 1) + "猫é" * READ_TOKENS
+            file = desk.files.open("local", "a", WRITE)
+            file.extend([*text.encode(), -1, -1], range(len(text.encode()) + 2))
+            desk.files.close(file)
+            pieces = [piece async for piece in client.files.read("a")]
+            assert "".join(pieces) == text
+            assert len(pieces) > 2
+    run(test())
+
+
+def test_states_of_another_model_are_told_and_neither_read_nor_copied() -> None:
+    async def test() -> None:
+        async with filed() as (desk, client):
+            write(desk, "local", "a", 0).foreign = "model 12ab, not 34cd"
+            assert (await client.files.get("a")).foreign == "model 12ab, not 34cd"
+            for refused in (client.files.copy("a", "b"), client.files.sync("a")):
+                with pytest.raises(ClientError, match="holds states of model 12ab, not 34cd") as fault:
+                    await refused
+                assert fault.value.errno == "unsupported"
+            await client.files.move("a", "b")
+            await client.files.remove("b")
+    run(test())
+
+
+def test_paths_of_the_command_line() -> None:
+    assert [at_home(path) for path in ("~", "~/a/b", "a", "/a", "~a")] == [".", "a/b", "a", "/a", "~a"]
 
 
 def test_the_modes_of_chmod() -> None:

@@ -10,7 +10,8 @@ import pytest
 from cadenza.kernel.device.null_device import CostModel
 from cadenza.kernel.limits import FILE_PARTS, FILE_TOKENS, RANGE_TOKENS, ProcessLimits
 from cadenza.kernel.process import Process
-from cadenza.kvfs.errors import Busy, Denied, Invalid, LimitExceeded, NotFound, Unsupported
+from cadenza.kernel.storage import Sync
+from cadenza.kvfs.errors import Busy, Denied, Invalid, LimitExceeded, NotFound, NotReady, Unsupported
 
 from .asking import filled, forward
 from .desk import Desk, a_pass, a_run, in_loop
@@ -243,6 +244,24 @@ async def test_where_nothing_is_kept_on_disk_sync_says_so() -> None:
             desk.ask(process, "kv.sync", file)
         with pytest.raises(NotFound):
             desk.ask(process, "kv.take-sync", desk.ask(process, "events.timer", 0))
+
+
+@in_loop
+async def test_a_sync_is_taken_when_it_is_ready_as_often_as_one_likes() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        done, failed = Sync(), Sync()
+        first, second = process.handles.add(done), process.handles.add(failed)
+        for handle in (first, second):
+            with pytest.raises(NotReady, match="still being written"):
+                desk.ask(process, "kv.take-sync", handle)
+        done.succeed(True)
+        failed.fail(LimitExceeded("the disk tier is full"))
+        assert await desk.wait(process, first, second) == [first, second]
+        for _ in range(2):
+            desk.ask(process, "kv.take-sync", first)
+            with pytest.raises(LimitExceeded, match="disk tier"):
+                desk.ask(process, "kv.take-sync", second)
 
 
 @in_loop

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63\x61\x64\x65nza/v1/files.proto\x12\ncadenza.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\x06Rights\x12\x0c\n\x04read\x18\x01 \x01(\x08\x12\x0e\n\x06\x61ppend\x18\x02 \x01(\x08\"\xd1\x03\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\tdirectory\x18\x02 \x01(\x08\x12\r\n\x05paths\x18\x03 \x03(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12 \n\x04mine\x18\x05 \x01(\x0b\x32\x12.cadenza.v1.Rights\x12\"\n\x06others\x18\x06 \x01(\x0b\x32\x12.cadenza.v1.Rights\x12,\n\x06grants\x18\x07 \x03(\x0b\x32\x1c.cadenza.v1.File.GrantsEntry\x12\x0e\n\x06tokens\x18\x08 \x01(\r\x12\x0e\n\x06hidden\x18\t \x01(\r\x12\r\n\x05pages\x18\n \x01(\r\x12\x12\n\nsize_bytes\x18\x0b \x01(\x04\x12\r\n\x05\x65xact\x18\x0c \x01(\x08\x12\x0f\n\x07\x64urable\x18\r \x01(\x08\x12\x0f\n\x07\x66oreign\x18\x0e \x01(\t\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bmodified_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x41\n\x0bGrantsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.cadenza.v1.Rights:\x02\x38\x01\" \n\x10ListFilesRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"4\n\x11ListFilesResponse\x12\x1f\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x10.cadenza.v1.File\"\x1e\n\x0eGetFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x1f\n\x0fReadFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\" \n\x10ReadFileResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"+\n\x0f\x43opyFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\"+\n\x0fMoveFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\"\x12\n\x10MoveFileResponse\"+\n\x0fLinkFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\"!\n\x11RemoveFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x14\n\x12RemoveFileResponse\"\x83\x02\n\x11\x43hangeModeRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12%\n\x04mine\x18\x02 \x01(\x0b\x32\x12.cadenza.v1.RightsH\x00\x88\x01\x01\x12\'\n\x06others\x18\x03 \x01(\x0b\x32\x12.cadenza.v1.RightsH\x01\x88\x01\x01\x12\x39\n\x06grants\x18\x04 \x03(\x0b\x32).cadenza.v1.ChangeModeRequest.GrantsEntry\x1a\x41\n\x0bGrantsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.cadenza.v1.Rights:\x02\x38\x01\x42\x07\n\x05_mineB\t\n\x07_others\"\x1f\n\x0fSyncFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x0e\n\x0cUsageRequest\"x\n\rUsageResponse\x12\r\n\x05\x66iles\x18\x01 \x01(\x04\x12\x13\n\x0b\x66iles_limit\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x62ytes_limit\x18\x04 \x01(\x04\x12\x1f\n\x05tiers\x18\x05 \x03(\x0b\x32\x10.cadenza.v1.Tier\"K\n\x04Tier\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05pages\x18\x02 \x01(\x04\x12\x12\n\nused_pages\x18\x03 \x01(\x04\x12\x12\n\npage_bytes\x18\x04 \x01(\x04\x32\xfa\x04\n\x0b\x46ileService\x12\x43\n\x04List\x12\x1c.cadenza.v1.ListFilesRequest\x1a\x1d.cadenza.v1.ListFilesResponse\x12\x33\n\x03Get\x12\x1a.cadenza.v1.GetFileRequest\x1a\x10.cadenza.v1.File\x12\x43\n\x04Read\x12\x1b.cadenza.v1.ReadFileRequest\x1a\x1c.cadenza.v1.ReadFileResponse0\x01\x12\x35\n\x04\x43opy\x12\x1b.cadenza.v1.CopyFileRequest\x1a\x10.cadenza.v1.File\x12\x41\n\x04Move\x12\x1b.cadenza.v1.MoveFileRequest\x1a\x1c.cadenza.v1.MoveFileResponse\x12\x35\n\x04Link\x12\x1b.cadenza.v1.LinkFileRequest\x1a\x10.cadenza.v1.File\x12G\n\x06Remove\x12\x1d.cadenza.v1.RemoveFileRequest\x1a\x1e.cadenza.v1.RemoveFileResponse\x12=\n\nChangeMode\x12\x1d.cadenza.v1.ChangeModeRequest\x1a\x10.cadenza.v1.File\x12\x35\n\x04Sync\x12\x1b.cadenza.v1.SyncFileRequest\x1a\x10.cadenza.v1.File\x12<\n\x05Usage\x12\x18.cadenza.v1.UsageRequest\x1a\x19.cadenza.v1.UsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63\x61\x64\x65nza/v1/files.proto\x12\ncadenza.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\x06Rights\x12\x0c\n\x04read\x18\x01 \x01(\x08\x12\x0e\n\x06\x61ppend\x18\x02 \x01(\x08\"\xd1\x03\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\tdirectory\x18\x02 \x01(\x08\x12\r\n\x05paths\x18\x03 \x03(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12 \n\x04mine\x18\x05 \x01(\x0b\x32\x12.cadenza.v1.Rights\x12\"\n\x06others\x18\x06 \x01(\x0b\x32\x12.cadenza.v1.Rights\x12,\n\x06grants\x18\x07 \x03(\x0b\x32\x1c.cadenza.v1.File.GrantsEntry\x12\x0e\n\x06tokens\x18\x08 \x01(\r\x12\x0e\n\x06hidden\x18\t \x01(\r\x12\r\n\x05pages\x18\n \x01(\r\x12\x12\n\nsize_bytes\x18\x0b \x01(\x04\x12\r\n\x05\x65xact\x18\x0c \x01(\x08\x12\x0f\n\x07\x64urable\x18\r \x01(\x08\x12\x0f\n\x07\x66oreign\x18\x0e \x01(\t\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bmodified_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x41\n\x0bGrantsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.cadenza.v1.Rights:\x02\x38\x01\"G\n\x10ListFilesRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"M\n\x11ListFilesResponse\x12\x1f\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x10.cadenza.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x1f\n\x0fReadFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\" \n\x10ReadFileResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"+\n\x0f\x43opyFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\"+\n\x0fMoveFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\"\x12\n\x10MoveFileResponse\"+\n\x0fLinkFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\"!\n\x11RemoveFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x14\n\x12RemoveFileResponse\"\x83\x02\n\x11\x43hangeModeRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12%\n\x04mine\x18\x02 \x01(\x0b\x32\x12.cadenza.v1.RightsH\x00\x88\x01\x01\x12\'\n\x06others\x18\x03 \x01(\x0b\x32\x12.cadenza.v1.RightsH\x01\x88\x01\x01\x12\x39\n\x06grants\x18\x04 \x03(\x0b\x32).cadenza.v1.ChangeModeRequest.GrantsEntry\x1a\x41\n\x0bGrantsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.cadenza.v1.Rights:\x02\x38\x01\x42\x07\n\x05_mineB\t\n\x07_others\"\x1f\n\x0fSyncFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x0e\n\x0cUsageRequest\"x\n\rUsageResponse\x12\r\n\x05\x66iles\x18\x01 \x01(\x04\x12\x13\n\x0b\x66iles_limit\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x62ytes_limit\x18\x04 \x01(\x04\x12\x1f\n\x05tiers\x18\x05 \x03(\x0b\x32\x10.cadenza.v1.Tier\"K\n\x04Tier\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05pages\x18\x02 \x01(\x04\x12\x12\n\nused_pages\x18\x03 \x01(\x04\x12\x12\n\npage_bytes\x18\x04 \x01(\x04\x32\xfa\x04\n\x0b\x46ileService\x12\x43\n\x04List\x12\x1c.cadenza.v1.ListFilesRequest\x1a\x1d.cadenza.v1.ListFilesResponse\x12\x33\n\x03Get\x12\x1a.cadenza.v1.GetFileRequest\x1a\x10.cadenza.v1.File\x12\x43\n\x04Read\x12\x1b.cadenza.v1.ReadFileRequest\x1a\x1c.cadenza.v1.ReadFileResponse0\x01\x12\x35\n\x04\x43opy\x12\x1b.cadenza.v1.CopyFileRequest\x1a\x10.cadenza.v1.File\x12\x41\n\x04Move\x12\x1b.cadenza.v1.MoveFileRequest\x1a\x1c.cadenza.v1.MoveFileResponse\x12\x35\n\x04Link\x12\x1b.cadenza.v1.LinkFileRequest\x1a\x10.cadenza.v1.File\x12G\n\x06Remove\x12\x1d.cadenza.v1.RemoveFileRequest\x1a\x1e.cadenza.v1.RemoveFileResponse\x12=\n\nChangeMode\x12\x1d.cadenza.v1.ChangeModeRequest\x1a\x10.cadenza.v1.File\x12\x35\n\x04Sync\x12\x1b.cadenza.v1.SyncFileRequest\x1a\x10.cadenza.v1.File\x12<\n\x05Usage\x12\x18.cadenza.v1.UsageRequest\x1a\x19.cadenza.v1.UsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,39 +43,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILE_GRANTSENTRY']._serialized_start=512
   _globals['_FILE_GRANTSENTRY']._serialized_end=577
   _globals['_LISTFILESREQUEST']._serialized_start=579
-  _globals['_LISTFILESREQUEST']._serialized_end=611
-  _globals['_LISTFILESRESPONSE']._serialized_start=613
-  _globals['_LISTFILESRESPONSE']._serialized_end=665
-  _globals['_GETFILEREQUEST']._serialized_start=667
-  _globals['_GETFILEREQUEST']._serialized_end=697
-  _globals['_READFILEREQUEST']._serialized_start=699
-  _globals['_READFILEREQUEST']._serialized_end=730
-  _globals['_READFILERESPONSE']._serialized_start=732
-  _globals['_READFILERESPONSE']._serialized_end=764
-  _globals['_COPYFILEREQUEST']._serialized_start=766
-  _globals['_COPYFILEREQUEST']._serialized_end=809
-  _globals['_MOVEFILEREQUEST']._serialized_start=811
-  _globals['_MOVEFILEREQUEST']._serialized_end=854
-  _globals['_MOVEFILERESPONSE']._serialized_start=856
-  _globals['_MOVEFILERESPONSE']._serialized_end=874
-  _globals['_LINKFILEREQUEST']._serialized_start=876
-  _globals['_LINKFILEREQUEST']._serialized_end=919
-  _globals['_REMOVEFILEREQUEST']._serialized_start=921
-  _globals['_REMOVEFILEREQUEST']._serialized_end=954
-  _globals['_REMOVEFILERESPONSE']._serialized_start=956
-  _globals['_REMOVEFILERESPONSE']._serialized_end=976
-  _globals['_CHANGEMODEREQUEST']._serialized_start=979
-  _globals['_CHANGEMODEREQUEST']._serialized_end=1238
+  _globals['_LISTFILESREQUEST']._serialized_end=650
+  _globals['_LISTFILESRESPONSE']._serialized_start=652
+  _globals['_LISTFILESRESPONSE']._serialized_end=729
+  _globals['_GETFILEREQUEST']._serialized_start=731
+  _globals['_GETFILEREQUEST']._serialized_end=761
+  _globals['_READFILEREQUEST']._serialized_start=763
+  _globals['_READFILEREQUEST']._serialized_end=794
+  _globals['_READFILERESPONSE']._serialized_start=796
+  _globals['_READFILERESPONSE']._serialized_end=828
+  _globals['_COPYFILEREQUEST']._serialized_start=830
+  _globals['_COPYFILEREQUEST']._serialized_end=873
+  _globals['_MOVEFILEREQUEST']._serialized_start=875
+  _globals['_MOVEFILEREQUEST']._serialized_end=918
+  _globals['_MOVEFILERESPONSE']._serialized_start=920
+  _globals['_MOVEFILERESPONSE']._serialized_end=938
+  _globals['_LINKFILEREQUEST']._serialized_start=940
+  _globals['_LINKFILEREQUEST']._serialized_end=983
+  _globals['_REMOVEFILEREQUEST']._serialized_start=985
+  _globals['_REMOVEFILEREQUEST']._serialized_end=1018
+  _globals['_REMOVEFILERESPONSE']._serialized_start=1020
+  _globals['_REMOVEFILERESPONSE']._serialized_end=1040
+  _globals['_CHANGEMODEREQUEST']._serialized_start=1043
+  _globals['_CHANGEMODEREQUEST']._serialized_end=1302
   _globals['_CHANGEMODEREQUEST_GRANTSENTRY']._serialized_start=512
   _globals['_CHANGEMODEREQUEST_GRANTSENTRY']._serialized_end=577
-  _globals['_SYNCFILEREQUEST']._serialized_start=1240
-  _globals['_SYNCFILEREQUEST']._serialized_end=1271
-  _globals['_USAGEREQUEST']._serialized_start=1273
-  _globals['_USAGEREQUEST']._serialized_end=1287
-  _globals['_USAGERESPONSE']._serialized_start=1289
-  _globals['_USAGERESPONSE']._serialized_end=1409
-  _globals['_TIER']._serialized_start=1411
-  _globals['_TIER']._serialized_end=1486
-  _globals['_FILESERVICE']._serialized_start=1489
-  _globals['_FILESERVICE']._serialized_end=2123
+  _globals['_SYNCFILEREQUEST']._serialized_start=1304
+  _globals['_SYNCFILEREQUEST']._serialized_end=1335
+  _globals['_USAGEREQUEST']._serialized_start=1337
+  _globals['_USAGEREQUEST']._serialized_end=1351
+  _globals['_USAGERESPONSE']._serialized_start=1353
+  _globals['_USAGERESPONSE']._serialized_end=1473
+  _globals['_TIER']._serialized_start=1475
+  _globals['_TIER']._serialized_end=1550
+  _globals['_FILESERVICE']._serialized_start=1553
+  _globals['_FILESERVICE']._serialized_end=2187
 # @@protoc_insertion_point(module_scope)

@@ -85,7 +85,7 @@ class File(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     MODIFIED_AT_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """as it was asked for, from the root"""
+    """as it was asked for"""
     directory: _builtins.bool
     """then only `path` is set"""
     owner: _builtins.str
@@ -115,7 +115,7 @@ class File(_message.Message):
 
     @_builtins.property
     def grants(self) -> _containers.MessageMap[_builtins.str, Global___Rights]:
-        """named users', beyond that"""
+        """named users', beyond that: all for the owner, else the caller's own"""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -154,16 +154,24 @@ class ListFilesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """"": the caller's home"""
+    page_size: _builtins.int
+    """0: the server's choice"""
+    page_token: _builtins.str
+    """`next_page_token` of the answer before"""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,16 +182,22 @@ class ListFilesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """"" on the last page"""
     @_builtins.property
-    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]: ...
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
+        """of each its `path` is its name there"""
+
     def __init__(
         self,
         *,
         files: _abc.Iterable[Global___File] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
