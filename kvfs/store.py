@@ -29,7 +29,7 @@ COMPACTION_BYTES = 1 << 20                   # and over this
 
 
 class Store:
-    """One daemon's. `write`, `read`, `verify` and `commit` block, and are called off the event loop; the rest is quick."""
+    """One daemon's. `write`, `read`, `verify`, `commit` block and are called off the event loop; the rest is quick."""
 
     def __init__(self, directory: Path, layout: Layout, limit_bytes: int) -> None:
         """Blocks while it reads the journal. Raises Busy when another daemon has it, Damaged."""
