@@ -80,7 +80,7 @@ class Storage:
         self._reading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loads: set[Work] = set()
-        self._spilling = False
+        self._spilling = self._flushing = False
         pager.load, pager.spill = self.load, self.spill
 
     # --- sync ---
@@ -114,26 +114,35 @@ class Storage:
         if not file.paths:
             raise Invalid(f"{file!r} lost its last name before it was durable", "file")
         file.number = file.number or self.store.new_number()
-        record = record_of(file, snapshot, self.store.layout, {**self._tiers.stored, **edges})
-        self.store.adopt(record, await self._in(self._writer, self.store.commit, record))
-        if naming_of(file) != record.naming:         # it was renamed while this went on
-            self.names_changed([file])
+        self.store.stage(record_of(file, snapshot, self.store.layout, {**self._tiers.stored, **edges}))
+        if not await self._in(self._writer, self.store.commit, file.number):
+            raise Invalid(f"{file!r} lost its last name before it was durable", "file")
 
     def names_changed(self, files: Sequence[File]) -> None:
-        """Of durable files: written down at once. Raises Internal when the disk does not take it."""
+        """Of durable files, and of those that are becoming so: written down at once, together. Raises Internal when
+        the disk does not take it."""
         try:
-            for file in files:
-                if file.number in self.store.files:
-                    self._name(file)
+            self.store.change({file.number: naming_of(file) for file in files if file.number})
         except OSError as error:
             raise Internal(f"the journal could not be written: {error}; see to the disk") from error
+        for file in files:
+            if not file.paths:
+                file.synced = -1
+        self._flush_soon()
 
-    def _name(self, file: File) -> None:
-        if file.paths:
-            self.store.rename(file.number, naming_of(file))
-        else:
-            self.store.drop(file.number)
-            file.number, file.synced = 0, -1
+    def _flush_soon(self) -> None:
+        """So that little is lost with the power, and that slots of what is no more are free again."""
+        if self.store.unflushed and not self._flushing:
+            self._flushing = True
+            self._begin(self._flush())
+
+    async def _flush(self) -> None:
+        try:
+            async with self._writing:
+                self._flushing = False
+                await self._in(self._writer, self.store.flush)
+        except OSError as error:
+            log.warning("names of files could not be flushed to disk: %s", error)
 
     async def _write(self, snapshot: File) -> dict[int, StoredPage]:
         """Every page of it is on disk then. Answers where those are that may still be written to, held once each."""
@@ -167,6 +176,8 @@ class Storage:
 
     async def _store(self, count: int) -> list[StoredPage]:
         """Writes the first `count` images of the outgoing buffer to slots, held once each."""
+        if not self.store.can_allocate(count):
+            await self._in(self._writer, self.store.flush)
         slots = self.store.allocate(count)
         try:
             sums = await self._in(self._writer, self.store.write, slots, self._outgoing.images[:count])
