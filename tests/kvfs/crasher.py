@@ -214,7 +214,8 @@ def main(directory: Path, kills: int) -> None:
         amid += sum(begins for _, begins, _ in told) > sum(not begins for _, begins, _ in told) - 1
         assert check(directory).problems == [], f"after kill {kill}"
         store = Store(directory, LAYOUT, LIMIT)
-        found = {number: (paths[0], [images[page] for page in pages]) for number, (paths, pages) in state(store).items()}
+        found = {number: (paths[0], [images[page] for page in pages])
+                 for number, (paths, pages) in state(store).items()}
         agree(found, files, told)
         assert len({path for path, _ in files.values()}) == len(files), "two files have one name"
         store.recount([])

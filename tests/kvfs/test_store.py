@@ -143,24 +143,6 @@ def test_a_changed_byte_in_a_page_is_found_and_told(tmp_path: Path) -> None:
     store.close()
 
 
-def test_images_come_in_any_order(tmp_path: Path) -> None:
-    store = Store(tmp_path, LAYOUT, LIMIT)
-    slots = [5000, 2, 0, 3, 1, 4095, 4096]                       # two segments, two runs
-    assert store.allocate(5001) == list(range(5001))
-    images = np.stack([image(slot) for slot in slots])
-    pages = list(zip(slots, store.write(slots, images), strict=True))
-    record = put(store, 1, "/a", [])                             # any record: its pages are read by slot
-    del record
-    out = np.zeros_like(images)
-    backwards = record_for(2, "/b", [], 0)
-    assert backwards.pages == []
-    from cadenza.kvfs.records import StoredPage
-
-    store.read([StoredPage(*page) for page in reversed(pages)], out)
-    assert (out == images[::-1]).all()
-    store.close()
-
-
 def test_a_second_daemon_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path, LAYOUT, LIMIT)
     with pytest.raises(Busy, match="another daemon"):
