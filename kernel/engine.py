@@ -54,6 +54,7 @@ class Engine:
         self.samples_done = 0                               # tokens that came back
         self.device_seconds = 0.0
         self.preemptions = 0
+        self.pages_copied = 0                               # so that a fork could be written to
         pager.works, pager.pump = self._work.keys, self._pump_anew
         self.connect()
 
@@ -128,6 +129,7 @@ class Engine:
             batch = builder.build()
             batch.swap_outs, batch.swap_ins = self.pager.take_moves()
             self.tokens_done += builder.tokens
+            self.pages_copied += len(batch.copies)
             self._submitted.append((batch.step, rows))
             self.link.submit(batch)
             return True
@@ -242,5 +244,5 @@ class Engine:
         return {
             "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "samples": self.samples_done,
             "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
-            "preemptions": self.preemptions, **self.pager.statistics(),
+            "preemptions": self.preemptions, "pages_copied": self.pages_copied, **self.pager.statistics(),
         }

@@ -208,6 +208,8 @@ class Storage:
 
     async def _bring(self, work: Work, pages: list[int]) -> None:
         with self._pager.pool.holding(pages):
+            stored = [self._tiers.stored[page] for page in pages if page in self._tiers.stored]
+            await self._in(self._reader, self.store.expect, stored)
             for at, chunk in enumerate(_chunks(pages, len(self._incoming[0]))):
                 buffer = self._incoming[at % 2]
                 await buffer.settle()

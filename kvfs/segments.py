@@ -11,6 +11,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -52,6 +53,13 @@ class Segments:
             with self._lock:
                 self._unsynced[number] = self._unsynced.get(number, 0) + 1
         return [zlib.crc32(image) for image in images]
+
+    def expect(self, pages: Sequence[StoredPage]) -> None:
+        """The system may begin to read them: `read` follows. Raises OSError."""
+        for number, offset, rows in self._pieces([page.slot for page in pages]):
+            with suppress(FileNotFoundError):        # `read` tells
+                length = len(rows) * self.layout.page_bytes
+                os.posix_fadvise(self._open(number, create=False), offset, length, os.POSIX_FADV_WILLNEED)
 
     def read(self, pages: Sequence[StoredPage], out: UInt8) -> list[StoredPage]:
         """Into `out` [n, page_bytes], whose rows are contiguous. Answers those that are not what was written; what is

@@ -107,6 +107,10 @@ class Store:
         """Blocks. `images` [n, page_bytes]; answers their checksums. Raises OSError, Damaged."""
         return self._segments.write(slots, images)
 
+    def expect(self, pages: Sequence[StoredPage]) -> None:
+        """The system may begin to read them. Hardly blocks. Raises OSError."""
+        self._segments.expect(pages)
+
     def read(self, pages: Sequence[StoredPage], out: UInt8) -> None:
         """Blocks. Into `out` [n, page_bytes], whose rows are contiguous. Raises Damaged, OSError."""
         for page in self._segments.read(pages, out):

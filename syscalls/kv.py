@@ -70,7 +70,7 @@ class KvCalls:
     def unlink(self, process: Process, path: str) -> None:
         self._files.unlink(process.owner, path)
 
-    def list(self, process: Process, path: str) -> Sequence[Entry]:
+    def entries(self, process: Process, path: str) -> Sequence[Entry]:
         return self._files.entries(process.owner, path)
 
     # --- rights ---
@@ -78,7 +78,7 @@ class KvCalls:
     def change_mode(self, process: Process, file: int, mine: Rights, others: Rights) -> None:
         self._files.change_mode(process.owner, process.files.named(file), mine, others)
 
-    def grant(self, process: Process, file: int, user: str, rights: Rights) -> None:
+    def change_grant(self, process: Process, file: int, user: str, rights: Rights) -> None:
         self._files.grant(process.owner, process.files.named(file), fetch_user(user), rights)
 
     # --- contents ---

@@ -6,14 +6,14 @@ Every slot is finite at every time (zero at boot), so a hidden one weighs exactl
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from cadenza.kernel.device.batch import Int32
 from cadenza.kernel.model.config import ModelConfig
-
-IMAGES_AT_ONCE = 64                   # images that are copied in one go: bounds what that takes beside them
 
 
 class PagedKv:
@@ -43,20 +43,17 @@ class PagedKv:
 
     def save(self, pages: Int32, images: Tensor) -> None:
         """Images of `pages` [P] into `images`, uint8 [P, image_bytes]."""
-        for some in np.array_split(np.arange(len(pages)), -(-len(pages) // IMAGES_AT_ONCE)):
-            kv = self._pages.index_select(3, torch.from_numpy(pages[some].astype(np.int64)))
-            kv = kv.permute(3, 0, 1, 2, 4).reshape(len(some), -1).view(torch.uint8)
-            positions = torch.from_numpy(self._page_positions()[pages[some]]).view(torch.uint8)
-            images[some[0] : some[-1] + 1] = torch.cat((kv, positions), 1)
+        kv, positions = self._parts(images)
+        for some, first in _runs(pages):
+            kv[some].copy_(self._pages[:, :, :, first : first + some.stop - some.start].permute(3, 0, 1, 2, 4))
+        positions[:] = self._page_positions()[pages]
 
     def load(self, images: Tensor, pages: Int32) -> None:
         """The other way round."""
-        layers, two, heads, _, width = self._pages.shape
-        kv = images[:, : -4 * self.page_tokens].view(self._pages.dtype).view(len(pages), layers, two, heads, width)
-        for run in np.split(np.arange(len(pages)), np.flatnonzero(np.diff(pages) != 1) + 1):
-            first = int(pages[run[0]])
-            self._pages[:, :, :, first : first + len(run)] = kv[run[0] : run[-1] + 1].permute(1, 2, 3, 0, 4)
-        self._page_positions()[pages] = images[:, -4 * self.page_tokens :].contiguous().view(torch.int32).numpy()
+        kv, positions = self._parts(images)
+        for some, first in _runs(pages):
+            self._pages[:, :, :, first : first + some.stop - some.start].copy_(kv[some].permute(1, 2, 3, 0, 4))
+        self._page_positions()[pages] = positions
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """`slots` int64 [T]; `keys` and `values` [T, kv heads, head dim]."""
@@ -78,9 +75,23 @@ class PagedKv:
         """What a failed step left behind, maybe not finite, is made zero."""
         self._slots[:, :, :, slots] = 0
 
+    def _parts(self, images: Tensor) -> tuple[Tensor, Int32]:
+        """Views of images: K and V [P, layers, 2, kv heads, values of a page], positions [P, page_tokens]."""
+        layers, two, heads, _, width = self._pages.shape
+        cut = images.shape[1] - 4 * self.page_tokens
+        kv = images[:, :cut].view(self._pages.dtype).view(len(images), layers, two, heads, width)
+        positions: Int32 = images[:, cut:].view(torch.int32).numpy()
+        return kv, positions
+
     def _page_positions(self) -> Int32:
         """[pages, page_tokens], a view."""
         return self.positions.reshape(-1, self.page_tokens)
 
     def _as_tokens(self, gathered: Tensor) -> Tensor:
         return gathered.view(gathered.shape[0], -1, self.head_dim)
+
+
+def _runs(pages: Int32) -> list[tuple[slice, int]]:
+    """Neighbouring pages together: where they stand in `pages`, and the first of them."""
+    bounds = [0, *(np.flatnonzero(np.diff(pages) != 1) + 1).tolist(), len(pages)]
+    return [(slice(a, b), int(pages[a])) for a, b in pairwise(bounds)]

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from cadenza.kernel.device.null_device import CostModel
-from cadenza.kernel.limits import TOPIC_BYTES, ProcessLimits
+from cadenza.kernel.limits import PATH_BYTES, PATH_NAMES, ProcessLimits
 from cadenza.kernel.process import Process
 from cadenza.kvfs.errors import Busy, Denied, Exists, Invalid, LimitExceeded, NotFound
 
@@ -32,7 +32,11 @@ async def test_a_new_file_is_empty_and_nameless() -> None:
         process = desk.spawn()
         status = desk.ask(process, "kv.stat", desk.ask(process, "kv.create"))
         assert (status.tokens, status.pages, status.next_position, status.shared_pages) == (0, 0, 0, 0)
-        assert (status.path, status.busy) == ("", False)
+        assert (status.paths, status.busy, status.owner) == ([], False, "ada")
+        assert (status.mine, status.others, status.grants) == ({"read", "append"}, set(), [])
+        assert (status.hidden, status.exactness, status.durable) == (0, "exact", False)
+        assert status.fingerprint == desk.kernel.facts.fingerprint
+        assert 0 < status.created_ns == status.modified_ns
 
 
 @in_loop
@@ -54,7 +58,7 @@ async def test_a_fork_goes_its_own_way() -> None:
         process = desk.spawn()
         file = await filled(desk, process, 20, "book")
         fork = desk.ask(process, "kv.fork", file)
-        assert desk.ask(process, "kv.stat", fork).path == ""
+        assert desk.ask(process, "kv.stat", fork).paths == []
         desk.ask(process, "kv.truncate", fork, 3)
         desk.ask(process, "kv.close", file)
         desk.ask(process, "kv.unlink", "book")
@@ -86,10 +90,10 @@ async def test_a_named_file_outlives_its_descriptors_until_it_is_unlinked() -> N
         desk.ask(process, "kv.close", await filled(desk, process, 5, "notes/a"))
         process.kill()
         file = desk.ask(other, "kv.open", "/home/ada/notes/a", {"read"})
-        assert desk.ask(other, "kv.stat", file).path == "/home/ada/notes/a"
+        assert desk.ask(other, "kv.stat", file).paths == ["/home/ada/notes/a"]
         desk.ask(other, "kv.unlink", "notes/a")
         status = desk.ask(other, "kv.stat", file)
-        assert (status.tokens, status.path) == (5, "")
+        assert (status.tokens, status.paths) == (5, [])
         desk.ask(other, "kv.close", file)
         assert desk.files.statistics()["files"] == 0
         with pytest.raises(NotFound, match="no file notes/a"):
@@ -125,7 +129,8 @@ async def test_flags_that_make_no_sense_are_refused(flags: set[str]) -> None:
 
 
 @pytest.mark.parametrize("path", [
-    "", "a\0b", "../a", "./a", "/home", "/home/ada", "/shared", "p" * (TOPIC_BYTES + 1), "é" * (TOPIC_BYTES // 2 + 1),
+    "", "a\0b", "a\nb", "..", "./", "/home", "/home/ada", "/shared", "p" * (PATH_BYTES - len("/home/ada/") + 1),
+    "é" * (PATH_BYTES // 2), "d/" * (PATH_NAMES - 2) + "a", "./" * PATH_BYTES + "a",
 ])
 @in_loop
 async def test_paths_that_name_no_file_are_refused(path: str) -> None:
@@ -141,7 +146,8 @@ async def test_paths_that_name_no_file_are_refused(path: str) -> None:
 async def test_directories_are_no_files() -> None:
     async with Desk() as desk:
         process = desk.spawn()
-        desk.ask(process, "kv.open", "p" * TOPIC_BYTES, CREATE)
+        desk.ask(process, "kv.open", "p" * (PATH_BYTES - len("/home/ada/")), CREATE)
+        desk.ask(process, "kv.open", "d/" * (PATH_NAMES - 3) + "a", CREATE)
         desk.ask(process, "kv.open", "notes/a", CREATE)
         with pytest.raises(Invalid, match="directory"):
             desk.ask(process, "kv.open", "notes", {"read"})

@@ -32,12 +32,37 @@ class Context:
 
     # Invariant, while no pass is under way: what `file` holds is a prefix of `_tokens`.
 
-    def __init__(self) -> None:
-        self.file = File.create()
-        self._tokens: list[int] = []
+    def __init__(
+        self, file: File | None = None, tokens: Sequence[int] = (), positions: Sequence[int] = ()
+    ) -> None:
+        """Empty, or begun: `tokens` are those that `file` holds, which is the context's from now on, and those that
+        are yet to be computed, these at `positions`. What comes later follows the last of them."""
+        self.file = file or File.create()
+        self._tokens = list(tokens)
+        self._positions = list(positions)
+        self._placed = len(self._tokens) - len(self._positions)     # where in `_tokens` those with positions begin
         self._chat = Conversation()
         self._chat_start = 0                # where in `_tokens` the first message begins
         self._under_way = ""                # what the context is busy with
+
+    @classmethod
+    def open(cls, path: str) -> Self:
+        """The context that was saved at `path`; what is added from now on is added to that file, and durable with the
+        next `save`. A chat goes on with the next message. Raises NotFound, Denied."""
+        file = File.open(path, "read", "append")
+        context = cls(file, file.tokens())
+        context._chat = Conversation(resumed=True)
+        return context
+
+    async def save(self, path: str = "") -> None:
+        """Computes what is not computed yet and writes everything to disk, under the name `path`, or the one it has.
+        Returns when it would survive a crash. Raises Exists, LimitExceeded."""
+        self._write(generate=False)
+        if computed := self._tokens[self.file.status().tokens :]:
+            await self._pass(computed)
+        if path:
+            self.file.link(path)
+        await self.file.sync()
 
     # --- what it holds ---
 
@@ -112,15 +137,16 @@ class Context:
         self._chat = Conversation()
         self._cut(tokens)
 
-    def fork(self) -> Context:
+    def fork(self) -> Self:
         """Another context with the same content: constant time, pages shared until one of the two writes.
 
         What is not computed yet, both compute: `await prefill()` first.
         """
         self._idle()
-        other = Context.__new__(Context)
+        other = type(self).__new__(type(self))
         other.file = self.file.fork()
         other._tokens, other._chat, other._chat_start = self._tokens[:], self._chat.copy(), self._chat_start
+        other._positions, other._placed = self._positions, self._placed
         other._under_way = ""
         return other
 
@@ -153,9 +179,11 @@ class Context:
         ends = facts.stop_tokens if stop_tokens is None else frozenset(stop_tokens)
         room = max(1, facts.context_tokens - len(self._tokens))
         stops = (stop,) if isinstance(stop, str) else stop
+        pending = self._pending()
         run = Run(
             self.file,
-            self._pending(),
+            pending,
+            positions=self._positions_of(len(self._tokens) - len(pending), len(pending)),
             max_tokens=room if max_tokens is None else max_tokens,
             sampler=sampler,
             mask=mask,
@@ -246,10 +274,17 @@ class Context:
             self.file.truncate(computed)
         return self._tokens[computed:]
 
+    def _positions_of(self, first: int, count: int) -> list[int]:
+        """Where the tokens from `first` on stand; nothing, where they follow what is before them."""
+        at = first - self._placed
+        known = self._positions[at : at + count] if at >= 0 else []
+        return [*known, *range(known[-1] + 1, known[-1] + 1 + count - len(known))] if known else []
+
     async def _pass(self, tokens: list[int], probes: Sequence[tuple[int, Probe]] = ()) -> Completion:
         self._under_way = "computing"
         try:
-            return await forward(self.file, tokens, probes=probes)
+            positions = self._positions_of(self.file.status().tokens, len(tokens))
+            return await forward(self.file, tokens, positions=positions, probes=probes)
         finally:
             self._under_way = ""
 

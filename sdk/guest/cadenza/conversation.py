@@ -6,10 +6,14 @@ import re
 from collections.abc import Iterator
 
 from . import model
+from .errors import Unsupported
 from .model import Message
 
 UNTRUSTED = ("user", "tool")
 """Roles whose text comes from outside: names of special tokens in it stay text."""
+
+BEFORE: tuple[Message, ...] = ({"role": "user", "content": "."}, {"role": "assistant", "content": "."})
+"""Stands for the messages before a chat that is resumed: what the template writes after them is what counts."""
 
 MARK = "\ue000{}\ue001"
 """Stands in the template for a text that holds such names. Private-use characters: no template writes them."""
@@ -18,8 +22,10 @@ MARK = "\ue000{}\ue001"
 class Conversation:
     """Messages in order. `answer` is what the assistant has said of a turn that is still open, else None."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, resumed: bool = False) -> None:
+        """`resumed`: it goes on after messages that are not here."""
         self.answer: str | None = None
+        self._before = BEFORE if resumed else ()
         self._messages: list[Message] = []
         self._guarded: dict[int, str] = {}
 
@@ -27,7 +33,7 @@ class Conversation:
         return bool(self._messages)
 
     def copy(self) -> Conversation:
-        other = Conversation()
+        other = Conversation(resumed=bool(self._before))
         other.answer, other._messages, other._guarded = self.answer, self._messages[:], dict(self._guarded)
         return other
 
@@ -53,7 +59,12 @@ class Conversation:
             {**message, "content": MARK.format(index)} if index in self._guarded else message
             for index, message in enumerate(self._messages)
         ]
-        text = model.chat(messages, generate)
+        text = model.chat([*self._before, *messages], generate)
+        if self._before:
+            begun = model.chat(list(self._before), False)
+            if not text.startswith(begun):
+                raise Unsupported("this model's chat template rewrites earlier messages: a chat cannot be resumed")
+            text = text[len(begun):]
         return [token for piece, special in self._pieces(text) for token in model.tokenize(piece, special)]
 
     def _pieces(self, text: str) -> Iterator[tuple[str, bool]]:

@@ -13,6 +13,7 @@
     │   └── Full         a bounded queue is full; nothing was sent
     ├── Cancelled        cancelled before it finished
     ├── Closed           the other end is gone
+    ├── Damaged          what the disk holds is not what was written to it
     ├── DeviceLost       the device failed; what it held is gone
     ├── Unsupported      this model or device cannot do that
     └── Internal         the kernel's fault
@@ -83,6 +84,10 @@ class Cancelled(Error):
 
 class Closed(Error):
     errno = "closed"
+
+
+class Damaged(Error):
+    errno = "damaged"
 
 
 class DeviceLost(Error):

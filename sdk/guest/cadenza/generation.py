@@ -39,6 +39,16 @@ class Generation:
         self._stream = TextStream(stops)
         self._taken: deque[int] = deque()          # given by the kernel, not consumed
 
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens of its input that were computed."""
+        return self._run.computed_tokens
+
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of its input whose states were in the pool already."""
+        return self._run.reused_tokens
+
     async def text(self) -> str:
         """All the text that is still to come, when it has ended."""
         return "".join([piece async for piece in self])

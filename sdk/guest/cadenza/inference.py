@@ -156,10 +156,11 @@ class Run:
     """Forward `tokens`, sample, forward the sampled, … until something ends it, without the program being asked.
 
     `await run.take()` until `finish` is no longer "running". Afterwards the file holds what it held, `tokens`, and
-    all that was sampled but the last.
+    all that was sampled but the last. Of its input so many tokens were computed by the last take (`computed_tokens`),
+    and so many reused: they were in the pool (`reused_tokens`).
     """
 
-    __slots__ = ("finish", "handle")
+    __slots__ = ("computed_tokens", "finish", "handle", "reused_tokens")
 
     def __init__(
         self,
@@ -177,6 +178,7 @@ class Run:
     ) -> None:
         """Starts it. Raises Invalid, TooLong, NoPages, Busy, LimitExceeded. `deliver_every`: tokens at a time."""
         self.finish: Finish = "running"
+        self.computed_tokens = self.reused_tokens = 0
         self.handle = Handle(
             _decode(
                 kernel.Run(
@@ -205,6 +207,7 @@ class Run:
             self.finish = "stopped"
             self.handle.close()
             raise error_of(refusal) from None
+        self.computed_tokens, self.reused_tokens = progress.computed_tokens, progress.reused_tokens
         if progress.finish is not kernel.Finish.RUNNING:
             self.finish = FINISH[progress.finish]
             self.handle.close()

@@ -16,7 +16,7 @@ MODULES = """
     numbers opcode operator optparse os os.path pathlib pickle pprint queue random re reprlib sched secrets
     shlex signal statistics string stringprep struct sys textwrap threading time timeit token tokenize tomllib
     traceback types typing unicodedata unittest unittest.mock urllib.parse uuid warnings weakref
-    xml.etree.ElementTree zlib
+    xml.etree.ElementTree xml.parsers.expat zlib
 """
 
 

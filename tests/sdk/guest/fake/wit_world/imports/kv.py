@@ -1,7 +1,7 @@
 """Files are lists of tokens."""
 
 from dataclasses import dataclass
-from enum import Flag, auto
+from enum import Enum, Flag, auto
 
 from wit_world.imports.types import refuse
 from wit_world.toy import toy
@@ -15,14 +15,43 @@ class OpenFlags(Flag):
     TRUNCATE = auto()
 
 
+class Rights(Flag):
+    READ = auto()
+    APPEND = auto()
+
+
+class Exactness(Enum):
+    EXACT = 0
+    APPROXIMATE = 1
+
+
+ALL, NONE = Rights(3), Rights(0)
+
+
+@dataclass
+class Range:
+    first: int
+    count: int
+
+
 @dataclass
 class FileStatus:
     tokens: int
     pages: int
     next_position: int
     shared_pages: int
-    path: str
+    paths: list[str]
     busy: bool
+    hidden: int = 0
+    owner: str = "local"
+    mine: Rights = ALL
+    others: Rights = NONE
+    grants: tuple[()] = ()
+    exactness: Exactness = Exactness.EXACT
+    fingerprint: str = "toy"
+    durable: bool = False
+    created_ns: int = 0
+    modified_ns: int = 0
 
 
 def create() -> int:
@@ -53,7 +82,7 @@ def truncate(file: int, tokens: int) -> None:
 
 def stat(file: int) -> FileStatus:
     size = len(toy.get(toy.files, file))
-    return FileStatus(size, -(-size // 16), size, 0, "", file in toy.busy)
+    return FileStatus(size, -(-size // 16), size, 0, [], file in toy.busy)
 
 
 def unlink(path: str) -> None:
@@ -63,3 +92,15 @@ def unlink(path: str) -> None:
 def close(file: int) -> None:
     toy.get(toy.files, file)
     del toy.files[file]
+
+
+def tokens(file: int, range: Range) -> list[int]:
+    return toy.get(toy.files, file)[range.first : range.first + range.count]
+
+
+def _unsupported(*arguments: object) -> None:
+    refuse("UNSUPPORTED", "the toy has no such files")
+
+
+link = rename = entries = change_mode = change_grant = extract = concat = relocate = hide = show = _unsupported
+positions = sync = take_sync = lock = _unsupported

@@ -1,0 +1,112 @@
+"""What of a prompt is read from files, and what is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, get_args
+
+from .assembly import Span, follows
+from .layout import Layout, Piece
+
+Kind = Literal["full", "prefix", "modules", "scaffold", "epic"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How to reuse. `packed`: modules stand without gaps, in the order of the prompt, moved from their slots.
+
+    full       nothing is reused
+    prefix     what the prompt begins with, if it is all modules: exact
+    modules    each module as it was encoded, alone (Gim et al., 2024)
+    scaffold   the same, but modules of a scaffold that are all imported as they were encoded together
+    epic       modules, but the first `recompute` tokens of each are computed again, seeing what is before them
+               (LegoLink; Hu et al., "EPIC", arXiv 2410.15332). What the prompt begins with needs none of it
+    """
+
+    kind: Kind = "modules"
+    recompute: int = 0
+    packed: bool = False
+
+    @classmethod
+    def named(cls, name: str, packed: bool = False) -> Policy:
+        """`full`, `modules` and so on, or `epic-16`. Raises ValueError."""
+        begin, _, count = name.partition("-")
+        kind = next((kind for kind in KINDS if kind == begin), None)
+        if kind is None or (kind == "epic") != count.isdecimal():
+            raise ValueError(f"no policy {name!r}: there are full, prefix, modules, scaffold and epic-16, or so many")
+        return cls(kind, int(count or 0), packed)
+
+    def __str__(self) -> str:
+        return f"epic-{self.recompute}" if self.kind == "epic" else self.kind
+
+    def apply(self, spans: Sequence[Span], layout: Layout) -> list[Span]:
+        """The spans with what they are read from. The last token is always computed: from it the model goes on."""
+        ways: dict[Kind, Callable[[], Sequence[Span]]] = {
+            "full": lambda: [replace(span, piece=None) for span in spans],
+            "prefix": lambda: list(chained(spans)),
+            "modules": lambda: spans,
+            "scaffold": lambda: list(scaffolded(spans, layout)),
+            "epic": lambda: list(linked(spans, self.recompute)),
+        }
+        return last_computed(list(ways[self.kind]()))
+
+
+def chained(spans: Sequence[Span]) -> Iterator[Span]:
+    """What the spans begin with becomes one piece, each part computed after what is before it."""
+    count = next((at for at, span in enumerate(spans) if span.piece is None), len(spans))
+    chain: Piece | None = None
+    for span in spans[:count]:
+        before = chain or Piece((), ())
+        positions = (*before.positions, *range(span.start, span.end))
+        chain = Piece((*before.tokens, *span.tokens), positions, chain)
+    offset = 0
+    for span in spans[:count]:
+        yield replace(span, piece=chain, offset=offset)
+        offset += len(span.tokens)
+    yield from (replace(span, piece=None) for span in spans[count:])
+
+
+def scaffolded(spans: Sequence[Span], layout: Layout) -> Iterator[Span]:
+    """Members of scaffolds that are all there are read from those: from large scaffolds rather than small ones."""
+    there = {span.path for span in spans if span.piece is not None}
+    chosen: dict[str, Piece] = {}
+    for paths, piece in sorted(layout.scaffolds, key=lambda each: -len(each[1].tokens)):
+        if paths <= there and not paths & chosen.keys():
+            chosen |= dict.fromkeys(paths, piece)
+    for span in spans:
+        if span.piece is not None and span.path in chosen:
+            piece = chosen[span.path]
+            offset = piece.positions.index(span.piece.positions[span.offset])
+            yield replace(span, piece=piece, offset=offset)
+        else:
+            yield span
+
+
+def linked(spans: Sequence[Span], count: int) -> Iterator[Span]:
+    """The first `count` tokens of each run of a module's text are new, but for the run that everything begins with."""
+    left = 0
+    for before, span in pairwise([None, *spans]):
+        assert span is not None
+        if before is not None and not follows(before, span):
+            left = count
+        head = 0 if span.piece is None else min(left, len(span.tokens))
+        left -= head
+        yield from (part for part in halves(span, head) if part.tokens)
+
+
+def halves(span: Span, count: int) -> tuple[Span, Span]:
+    """The first `count` tokens, new, and the rest as it was."""
+    head = replace(span, tokens=span.tokens[:count], piece=None)
+    return head, replace(span, tokens=span.tokens[count:], start=span.start + count, offset=span.offset + count)
+
+
+def last_computed(spans: list[Span]) -> list[Span]:
+    if not spans or spans[-1].piece is None:
+        return spans
+    last = spans[-1]
+    rest = replace(last, tokens=last.tokens[:-1])
+    end = Span(last.tokens[-1:], last.end - 1, None, 0, last.path)
+    return [*spans[:-1], *([rest] if rest.tokens else []), end]
