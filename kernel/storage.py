@@ -5,8 +5,7 @@
     spill   host tier ──thread──▶ slots: room in the host tier, for pages of files that are not durable
 
 Staging is a part of the host tier that only this file uses: one buffer to write from, two in turn to read into. The
-disk is touched in two threads, one that writes and one that reads; a third verifies what was read while more is read.
-The books are kept on the event loop.
+disk is touched in one thread that writes and two that read in turn, a buffer each; the books are kept on the event loop.
 """
 
 from __future__ import annotations
@@ -76,13 +75,12 @@ class Storage:
             Staging(host, len(host) - (at + 1) * size, size) for at in range(3)
         )
         self._writer = ThreadPoolExecutor(1, "cadenza-write")
-        self._reader = ThreadPoolExecutor(1, "cadenza-read")
-        self._verifier = ThreadPoolExecutor(1, "cadenza-verify")
+        self._readers = ThreadPoolExecutor(2, "cadenza-read")
         self._writing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loads: set[Work] = set()
-        self._spilling = False
+        self._spilling = self._flushing = False
         pager.load, pager.spill = self.load, self.spill
 
     # --- sync ---
@@ -116,26 +114,35 @@ class Storage:
         if not file.paths:
             raise Invalid(f"{file!r} lost its last name before it was durable", "file")
         file.number = file.number or self.store.new_number()
-        record = record_of(file, snapshot, self.store.layout, {**self._tiers.stored, **edges})
-        self.store.adopt(record, await self._in(self._writer, self.store.commit, record))
-        if naming_of(file) != record.naming:         # it was renamed while this went on
-            self.names_changed([file])
+        self.store.stage(record_of(file, snapshot, self.store.layout, {**self._tiers.stored, **edges}))
+        if not await self._in(self._writer, self.store.commit, file.number):
+            raise Invalid(f"{file!r} lost its last name before it was durable", "file")
 
     def names_changed(self, files: Sequence[File]) -> None:
-        """Of durable files: written down at once. Raises Internal when the disk does not take it."""
+        """Of durable files, and of those that are becoming so: written down at once, together. Raises Internal when
+        the disk does not take it."""
         try:
-            for file in files:
-                if file.number in self.store.files:
-                    self._name(file)
+            self.store.change({file.number: naming_of(file) for file in files if file.number})
         except OSError as error:
             raise Internal(f"the journal could not be written: {error}; see to the disk") from error
+        for file in files:
+            if not file.paths:
+                file.synced = -1
+        self._flush_soon()
 
-    def _name(self, file: File) -> None:
-        if file.paths:
-            self.store.rename(file.number, naming_of(file))
-        else:
-            self.store.drop(file.number)
-            file.number, file.synced = 0, -1
+    def _flush_soon(self) -> None:
+        """So that little is lost with the power, and that slots of what is no more are free again."""
+        if self.store.unflushed and not self._flushing:
+            self._flushing = True
+            self._begin(self._flush())
+
+    async def _flush(self) -> None:
+        try:
+            async with self._writing:
+                self._flushing = False
+                await self._in(self._writer, self.store.flush)
+        except OSError as error:
+            log.warning("names of files could not be flushed to disk: %s", error)
 
     async def _write(self, snapshot: File) -> dict[int, StoredPage]:
         """Every page of it is on disk then. Answers where those are that may still be written to, held once each."""
@@ -169,6 +176,8 @@ class Storage:
 
     async def _store(self, count: int) -> list[StoredPage]:
         """Writes the first `count` images of the outgoing buffer to slots, held once each."""
+        if not self.store.can_allocate(count):
+            await self._in(self._writer, self.store.flush)
         slots = self.store.allocate(count)
         try:
             sums = await self._in(self._writer, self.store.write, slots, self._outgoing.images[:count])
@@ -200,29 +209,24 @@ class Storage:
     async def _bring(self, work: Work, pages: list[int]) -> None:
         with self._pager.pool.holding(pages):
             stored = [self._tiers.stored[page] for page in pages if page in self._tiers.stored]
-            await self._in(self._reader, self.store.expect, stored)
+            await self._in(self._readers, self.store.expect, stored)
             try:
                 for at, chunk in enumerate(_chunks(pages, len(self._incoming[0]))):
                     buffer = self._incoming[at % 2]
                     await buffer.settle()
                     if work.over:
                         break
-                    await self._fetch(chunk, buffer)
+                    buffer.moved = asyncio.ensure_future(self._fetch(chunk, buffer))
             finally:
                 await asyncio.gather(*(buffer.settle() for buffer in self._incoming))
 
     async def _fetch(self, pages: list[int], buffer: Staging) -> None:
-        """Reads those of `pages` that are on disk alone. While the next are read, they are verified, and moved."""
+        """Reads those of `pages` that are on disk alone, and has them moved to the device."""
         frames, tiers = self._pager.pool.frames, self._tiers
         absent = [p for p in pages if frames[p] == ABSENT and p not in tiers.host]
         stored = [tiers.stored[page] for page in absent]
-        await self._in(self._reader, self.store.read, stored, buffer.images[: len(absent)])
-        buffer.moved = asyncio.ensure_future(self._admit(absent, stored, buffer))
-
-    async def _admit(self, pages: list[int], stored: list[StoredPage], buffer: Staging) -> None:
-        await self._in(self._verifier, self.store.verify, stored, buffer.images[: len(pages)])
-        frames = self._pager.pool.frames
-        there = {page: host for page, host in zip(pages, buffer.hosts(len(pages)), strict=True)
+        await self._in(self._readers, self.store.read, stored, buffer.images[: len(absent)])
+        there = {page: host for page, host in zip(absent, buffer.hosts(len(absent)), strict=True)
                  if frames[page] == ABSENT}
         await self._enter(list(there), list(there.values()))
         await self._pager.moved()
@@ -290,8 +294,7 @@ class Storage:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._writer.shutdown()
-        self._reader.shutdown()
-        self._verifier.shutdown()
+        self._readers.shutdown()
         self.store.close()
 
     def _begin(self, work: Awaitable[None]) -> None:

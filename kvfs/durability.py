@@ -29,8 +29,9 @@ def whole_pages(file: File) -> set[int]:
 
 def record_of(file: File, contents: File, layout: Layout, stored: Mapping[int, StoredPage]) -> FileRecord:
     """The names and rights of `file`, with the tokens of `contents`, whose every page is in `stored`."""
+    pages = {extent: _stored(extent.pages, stored) for extent in {part.extent for part in contents.parts}}
     parts = [
-        PartRecord(_stored(p.extent.pages, stored), p.extent.skip, p.first, p.length, p.shift, p.hidden,
+        PartRecord(pages[p.extent], p.extent.skip, p.first, p.length, p.shift, p.hidden,
                    p.extent.tokens, p.extent.positions)
         for p in contents.parts
     ]  # fmt: skip

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,55 +28,83 @@ UInt8 = NDArray[np.uint8]
 MAGIC = b"CADKVS01"
 HEADER_BYTES = 4096
 SEGMENT_SLOTS = 4096
+_PIECE_BYTES = 4 << 20                       # moved at once: keeps a disk busy, and fits a cache for the checksums
+_PIECE_IMAGES = 1024                         # buffers in one call of the system
 
 
 class Segments:
-    """All slots of one layout, in files of SEGMENT_SLOTS. Reading and writing block; each from one thread at a time."""
+    """All slots of one layout, in files of SEGMENT_SLOTS. Everything here blocks; threads may do it side by side.
+
+    A slot is written to by one thread at a time, and not read meanwhile: who holds it sees to that.
+    """
 
     def __init__(self, directory: Path, layout: Layout) -> None:
         self.layout = layout
         self._directory = directory / directory_name(layout)
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()        # held to open a file, and for the numbers below
         self._files: dict[int, int] = {}
-        self._unsynced: set[int] = set()
+        self._unsynced: dict[int, int] = {}  # writes to each segment, of those that were not all synced
 
     def write(self, slots: Sequence[int], images: UInt8) -> list[int]:
-        """`images` [n, page_bytes], one for each slot. Answers their checksums. Raises OSError."""
-        for first, end in _runs(slots):
-            number, offset = self._place(slots[first])
-            data = np.ascontiguousarray(images[first:end]).data.cast("B")
-            file = self._open(number)
-            written = os.pwrite(file, data, offset)
-            if written != len(data):
-                raise OSError(f"{self._path(number)}: {written} of {len(data)} bytes written; is the disk full?")
-            self._unsynced.add(number)
+        """`images` [n, page_bytes], one for each slot. Answers their checksums. Raises OSError, Damaged."""
+        for number, offset, rows in self._pieces(slots):
+            file = self._open(number, create=True)
+            self._move(os.pwritev, file, [images[row] for row in rows], offset)
+            with self._lock:
+                self._unsynced[number] = self._unsynced.get(number, 0) + 1
         return [zlib.crc32(image) for image in images]
 
     def expect(self, pages: Sequence[StoredPage]) -> None:
-        """The system may begin to read them: `read` follows, in this order. Raises OSError."""
-        for first, end in _runs([page.slot for page in pages]):
-            number, offset = self._place(pages[first].slot)
-            length = (end - first) * self.layout.page_bytes
-            os.posix_fadvise(self._open(number), offset, length, os.POSIX_FADV_WILLNEED)
+        """The system may begin to read them: `read` follows. Raises OSError."""
+        for number, offset, rows in self._pieces([page.slot for page in pages]):
+            with suppress(FileNotFoundError):        # `read` tells
+                length = len(rows) * self.layout.page_bytes
+                os.posix_fadvise(self._open(number, create=False), offset, length, os.POSIX_FADV_WILLNEED)
 
-    def read(self, pages: Sequence[StoredPage], out: UInt8) -> None:
-        """Into `out` [n, page_bytes], contiguous; `verify` it. Raises OSError."""
-        for first, end in _runs([page.slot for page in pages]):
-            number, offset = self._place(pages[first].slot)
-            _read_all(self._open(number), out[first:end].data.cast("B"), offset)
+    def read(self, pages: Sequence[StoredPage], out: UInt8) -> list[StoredPage]:
+        """Into `out` [n, page_bytes], whose rows are contiguous. Answers those that are not what was written; what is
+        in their rows is anything. Raises OSError."""
+        damaged: list[StoredPage] = []
+        for number, offset, rows in self._pieces([page.slot for page in pages]):
+            try:
+                file = self._open(number, create=False)
+                there = self._move(os.preadv, file, [out[row] for row in rows], offset)
+            except FileNotFoundError:
+                there = 0
+            damaged += [pages[row] for at, row in enumerate(rows)
+                        if at >= there or zlib.crc32(out[row]) != pages[row].checksum]
+        return damaged
 
-    def verify(self, pages: Sequence[StoredPage], images: UInt8) -> None:
-        """Raises Damaged when an image [n, page_bytes] is not what was written."""
-        for page, image in zip(pages, images, strict=True):
-            if zlib.crc32(image) != page.checksum:
-                path = self._path(page.slot // SEGMENT_SLOTS)
-                raise Damaged(f"slot {page.slot} of {path} is not what was written to it: run `cadenza fsck`")
-
-    def flush(self) -> None:
-        """Blocks until everything written is safe from a loss of power."""
-        unsynced, self._unsynced = self._unsynced, set()
-        for number in unsynced:
+    def sync(self, slots: Iterable[int]) -> None:
+        """Returns when all that was written to the segments of `slots` before is safe from a loss of power. Raises
+        OSError."""
+        for number in sorted({slot // SEGMENT_SLOTS for slot in slots}):
+            with self._lock:
+                writes = self._unsynced.get(number)
+            if writes is None:
+                continue
             os.fdatasync(self._files[number])
+            with self._lock:
+                if self._unsynced.get(number) == writes:
+                    del self._unsynced[number]
+
+    def shrink(self, end: int) -> None:
+        """Gives back the disk's room from slot `end` on, of which nobody holds one. Raises OSError."""
+        last, index = divmod(end, SEGMENT_SLOTS)
+        for number in self.numbers():
+            if number > last or (number == last and index == 0):
+                self._path(number).unlink()
+                with self._lock:
+                    self._unsynced.pop(number, None)
+                    file = self._files.pop(number, None)
+                if file is not None:
+                    os.close(file)
+            elif number == last:
+                os.truncate(self._path(number), min(self._path(number).stat().st_size, self._offset(index)))
+
+    def numbers(self) -> list[int]:
+        """Of the segments that there are."""
+        return sorted(int(path.name) for path in self._directory.glob("[0-9]" * 6))
 
     def close(self) -> None:
         """Idempotent."""
@@ -83,22 +112,69 @@ class Segments:
         for file in files.values():
             os.close(file)
 
-    def _open(self, number: int) -> int:
-        if number not in self._files:
-            path = self._path(number)
-            fresh = not path.exists() or path.stat().st_size < HEADER_BYTES
-            file = self._files[number] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if fresh:
-                os.pwrite(file, header(self.layout), 0)
-                self._unsynced.add(number)
-                sync_directory(self._directory)
-            else:
-                check_header(path, os.pread(file, HEADER_BYTES, 0), self.layout)
-        return self._files[number]
+    def path_of(self, slot: int) -> Path:
+        return self._path(slot // SEGMENT_SLOTS)
 
-    def _place(self, slot: int) -> tuple[int, int]:
-        number, index = divmod(slot, SEGMENT_SLOTS)
-        return number, HEADER_BYTES + index * self.layout.page_bytes
+    def check_header(self, number: int) -> None:
+        """Raises Damaged, OSError."""
+        path = self._path(number)
+        with path.open("rb") as file:
+            if file.read(HEADER_BYTES) != header(self.layout):
+                raise Damaged(f"the header of {path} is damaged, or is not of {self.layout}: run `cadenza fsck`")
+
+    def write_header(self, number: int) -> None:
+        """In place of what is there. Raises OSError."""
+        with self._path(number).open("rb+") as file:
+            file.write(header(self.layout))
+            os.fsync(file.fileno())
+
+    def _pieces(self, slots: Sequence[int]) -> Iterator[tuple[int, int, list[int]]]:
+        """Segment, offset in its file, and which of `slots` lie there one after the other."""
+        numbers = np.asarray(slots, np.int64)
+        order = np.argsort(numbers, kind="stable")
+        along = numbers[order]
+        cuts = np.flatnonzero((np.diff(along) != 1) | (along[1:] % SEGMENT_SLOTS == 0)) + 1
+        most = max(1, min(_PIECE_IMAGES, _PIECE_BYTES // max(1, self.layout.page_bytes)))
+        for run in np.split(order, cuts):
+            for first in range(0, len(run), most):
+                rows: list[int] = run[first : first + most].tolist()
+                number, index = divmod(int(numbers[rows[0]]), SEGMENT_SLOTS)
+                yield number, self._offset(index), rows
+
+    def _move(self, call: Callable[..., int], file: int, images: list[UInt8], offset: int) -> int:
+        """Moves whole images, and answers how many: fewer where the file ends. Raises OSError when the disk is full."""
+        done, size = 0, self.layout.page_bytes
+        while done < len(images):
+            moved = call(file, images[done:], offset + done * size) // size
+            if moved == 0 and call is os.pwritev:
+                raise OSError(f"{self._directory} takes no more: is the disk full?")
+            if moved == 0:
+                break
+            done += moved
+        return done
+
+    def _open(self, number: int, *, create: bool) -> int:
+        with self._lock:
+            file = self._files.get(number)
+            if file is None:
+                if create:
+                    self._make(number)
+                file = self._files[number] = os.open(self._path(number), os.O_RDWR | os.O_CLOEXEC)
+            return file
+
+    def _make(self, number: int) -> None:
+        """The file of that segment is there, with its header, when this returns. Raises Damaged, OSError."""
+        path = self._path(number)
+        if not path.exists() or path.stat().st_size < HEADER_BYTES:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            path.touch(0o600)
+            self.write_header(number)
+            for directory in (self._directory, self._directory.parent):
+                sync_directory(directory)
+        self.check_header(number)
+
+    def _offset(self, index: int) -> int:
+        return HEADER_BYTES + index * self.layout.page_bytes
 
     def _path(self, number: int) -> Path:
         return self._directory / f"{number:06d}"
@@ -109,35 +185,25 @@ def directory_name(layout: Layout) -> str:
     return sha256(_layout_json(layout)).hexdigest()[:16]
 
 
+def find_strays(directory: Path, layouts: Iterable[Layout]) -> list[Path]:
+    """Directories of segments that are of none of `layouts`."""
+    named = set(map(directory_name, layouts))
+    return sorted(path for path in directory.glob("[0-9a-f]" * 16) if path.name not in named)
+
+
+def remove_strays(directory: Path, layouts: Iterable[Layout]) -> None:
+    """Gives back the room of layouts that no file has any more. Raises OSError."""
+    for stray in find_strays(directory, layouts):
+        for path in stray.iterdir():
+            path.unlink()
+        stray.rmdir()
+
+
 def header(layout: Layout) -> bytes:
     text = _layout_json(layout)
     return (MAGIC + len(text).to_bytes(4, "little") + zlib.crc32(text).to_bytes(4, "little") + text).ljust(
         HEADER_BYTES, b"\0")
 
 
-def check_header(path: Path, found: bytes, layout: Layout) -> None:
-    """Raises Damaged."""
-    if found != header(layout):
-        raise Damaged(f"the header of {path} is damaged, or is not of {layout}: run `cadenza fsck`")
-
-
 def _layout_json(layout: Layout) -> bytes:
     return json.dumps(asdict(layout), sort_keys=True, separators=(",", ":")).encode()
-
-
-def _runs(slots: Sequence[int]) -> list[tuple[int, int]]:
-    """Where neighbouring slots of one segment lie in `slots`, as (first, end)."""
-    numbers = np.asarray(slots, np.int64)
-    cuts = np.flatnonzero((np.diff(numbers) != 1) | (numbers[1:] % SEGMENT_SLOTS == 0)) + 1
-    bounds = [0, *cuts.tolist(), len(numbers)]
-    return [(a, b) for a, b in pairwise(bounds) if a < b]
-
-
-def _read_all(file: int, into: memoryview, offset: int) -> None:
-    """What lies past the end of the file reads as nothing: the checksum tells."""
-    done = 0
-    while done < len(into):
-        count = os.preadv(file, [into[done:]], offset + done)
-        if count == 0:
-            return
-        done += count

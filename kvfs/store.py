@@ -2,88 +2,109 @@
 
     state/kv/   lock │ journal │ segments/<layout>/000000, 000001, …
 
-A slot is free, or held: by files in the journal, by pages that are being written, by pages in use. A file is durable
-once its pages are, and then its entry in the journal; what an older entry alone held is free after that.
+    allocate ▶ write ▶ stage ▶ commit:   segments synced ─▶ entry appended ─▶ journal synced ─▶ older slots are free
+
+A slot is free, or held: by files in the journal, by staged ones, by pages that are being written, by pages in use. What
+the journal on the disk may still name is never written to: slots that lose their file are free after the next flush.
 """
 
 from __future__ import annotations
 
 import fcntl
-import heapq
-import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from cadenza.kvfs.errors import Busy, Damaged, LimitExceeded
-from cadenza.kvfs.journal import DROP, NAME, PUT, Entry, Journal
-from cadenza.kvfs.records import FileRecord, Layout, Naming, StoredPage, decode, encode
-from cadenza.kvfs.segments import Segments, UInt8
+from cadenza.kvfs.catalogue import Catalogue, open_journal
+from cadenza.kvfs.errors import Busy, Damaged
+from cadenza.kvfs.journal import NAMES, PUT, Journal, sync_directory
+from cadenza.kvfs.records import FileRecord, Layout, Naming, StoredPage, encode, encode_names
+from cadenza.kvfs.segments import Segments, UInt8, remove_strays
+from cadenza.kvfs.slots import Slots
 
 log = logging.getLogger(__name__)
 
 COMPACTION_FACTOR = 4                        # the journal is rewritten when it is so many times what is alive in it,
 COMPACTION_BYTES = 1 << 20                   # and over this
+SHRINK_SLOTS = 256                           # so many free slots at the end are given back to the disk
+_CARRY_BYTES = 64 << 10                      # carried over at the end of a rewrite, while nothing can be appended
+
+
+@dataclass(slots=True)
+class _Staged:
+    """A record whose slots are held, and written to."""
+
+    record: FileRecord
+    entry: tuple[FileRecord, bytes] | None = None    # once its segments are synced: what to append of which record
+
+    @property
+    def ready(self) -> bool:
+        return self.entry is not None and self.entry[0] is self.record
 
 
 class Store:
-    """One daemon's. `write`, `read`, `verify`, `commit` block and are called off the event loop; the rest is quick."""
+    """One daemon's. Methods that block say so, and are called off the event loop; the others wait for no disk.
+
+    Any thread may call any method.
+    """
 
     def __init__(self, directory: Path, layout: Layout, limit_bytes: int) -> None:
-        """Blocks while it reads the journal. Raises Busy when another daemon has it, Damaged."""
+        """Blocks while it reads the journal, of which it cuts off a torn tail. Raises Busy when another daemon has it,
+        Damaged, OSError."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.layout = layout
-        self.files: dict[int, FileRecord] = {}
-        self._limit_slots = limit_bytes // max(1, layout.page_bytes)
-        self._holds: Counter[int] = Counter()
-        self._free: list[int] = []           # a heap of free slots below `_end`
-        self._end = 0
-        self._lock = lock_directory(directory)
-        self._journal = Journal(directory / "journal")
+        self.directory = directory
         self._segments = Segments(directory / "segments", layout)
-        self.files = replay(self._journal)
-        if self._journal.torn:
-            log.warning("the journal had a torn tail of %d bytes: it was cut off", self._journal.torn)
-        self._next_number = max(self.files, default=0) + 1
-        for record in self.files.values():
-            self._hold(record)
-        self._end = max(self._holds, default=-1) + 1
-        self._free = [slot for slot in range(self._end) if slot not in self._holds]
-        self._entry_bytes = {number: len(encode(record)) for number, record in self.files.items()}
+        self._slots = Slots(limit_bytes // max(1, layout.page_bytes))
+        self._catalogue = Catalogue()
+        self._staged: dict[int, _Staged] = {}
+        self._leaving: list[int] = []            # slots of what is no more, held until the journal has been synced
+        self._failed = ""
+        self._lock = threading.Lock()            # of all of the above; held for no longer than an append takes
+        self._flushing = threading.Lock()        # held by the one thread that syncs or rewrites the journal
+        self._directory_lock = lock_directory(directory)
+        try:
+            self._journal = open_journal(directory, self._catalogue)
+            self._slots.hold([slot for record in self.files.values() for slot in self._own(record)])
+            self._segments.shrink(self._slots.end)
+            remove_strays(directory / "segments", {layout, *(record.layout for record in self.files.values())})
+        except BaseException:
+            os.close(self._directory_lock)
+            raise
+
+    @property
+    def files(self) -> dict[int, FileRecord]:
+        """What the journal says, by number; not to be written. Those of other layouts too: they cannot be read here."""
+        return self._catalogue.files
 
     # --- slots ---
 
+    def can_allocate(self, count: int) -> bool:
+        """After a `flush` it may be more."""
+        return self._slots.can_allocate(count)
+
     def allocate(self, count: int) -> list[int]:
-        """`count` slots, held once each: old ones if there are as many, else new ones side by side. Raises
-        LimitExceeded."""
-        used = self._end - len(self._free)
-        if used + count > self._limit_slots:
-            raise LimitExceeded(f"the disk tier holds {used} of at most {self._limit_slots} pages, {count} more are "
-                                "needed: remove files, or start the daemon with a larger --disk-gib", "disk_pages")
-        if len(self._free) >= count:
-            slots = [heapq.heappop(self._free) for _ in range(count)]
-        else:
-            slots = list(range(self._end, self._end + count))
-            self._end += count
-        self._holds.update(slots)
-        return slots
+        """`count` slots, held once each: neighbours as far as possible, ascending. Raises LimitExceeded."""
+        with self._lock:
+            return self._slots.allocate(count)
 
     def hold(self, slot: int) -> None:
-        assert self._holds[slot] > 0, f"slot {slot} is free"
-        self._holds[slot] += 1
+        """Once more. It is held already."""
+        with self._lock:
+            assert self._slots.holds(slot), f"slot {slot} is free"
+            self._slots.hold([slot])
 
     def release(self, slots: Iterable[int]) -> None:
-        for slot in slots:
-            self._holds[slot] -= 1
-            assert self._holds[slot] >= 0, f"slot {slot} is free already"
-            if self._holds[slot] == 0:
-                del self._holds[slot]
-                heapq.heappush(self._free, slot)
+        """Once less each."""
+        with self._lock:
+            self._slots.release(list(slots))
 
     def write(self, slots: Sequence[int], images: UInt8) -> list[int]:
-        """Blocks. `images` [n, page_bytes]; answers their checksums. Raises OSError."""
+        """Blocks. `images` [n, page_bytes]; answers their checksums. Raises OSError, Damaged."""
         return self._segments.write(slots, images)
 
     def expect(self, pages: Sequence[StoredPage]) -> None:
@@ -91,89 +112,212 @@ class Store:
         self._segments.expect(pages)
 
     def read(self, pages: Sequence[StoredPage], out: UInt8) -> None:
-        """Blocks. Into `out` [n, page_bytes]; `verify` it. Raises OSError."""
-        self._segments.read(pages, out)
-
-    def verify(self, pages: Sequence[StoredPage], images: UInt8) -> None:
-        """Blocks; on any thread. Raises Damaged when an image [n, page_bytes] is not what was written."""
-        self._segments.verify(pages, images)
+        """Blocks. Into `out` [n, page_bytes], whose rows are contiguous. Raises Damaged, OSError."""
+        for page in self._segments.read(pages, out):
+            users = " ".join(path for record in list(self.files.values()) for path in record.naming.paths
+                             if record.layout == self.layout and page in record.pages)
+            raise Damaged(f"slot {page.slot} in {self._segments.path_of(page.slot)} is not what was written to it, and "
+                          f"is a page of {users or 'a file that is not durable'}: run `cadenza fsck`")
 
     # --- files ---
 
     def new_number(self) -> int:
-        self._next_number += 1
-        return self._next_number - 1
+        with self._lock:
+            self._catalogue.next_number += 1
+            return self._catalogue.next_number - 1
 
-    def commit(self, record: FileRecord) -> FileRecord | None:
-        """Blocks until `record` is durable. Answers what it replaces; tell `adopt`. Raises OSError."""
-        self._segments.flush()
-        entry = encode(record)
-        with self._journal.lock:
-            self._journal.append(PUT, entry)
-            old = self.files.get(record.number)
-            self.files[record.number] = record
-            self._entry_bytes[record.number] = len(entry)
-            alive = sum(self._entry_bytes.values())
-        self._journal.flush()
-        if self._journal.size > max(COMPACTION_BYTES, COMPACTION_FACTOR * alive):
-            self.compact()
-        return old
+    def stage(self, record: FileRecord) -> None:
+        """`record`, whose pages are written, is to be committed in place of what is known under its number. Holds its
+        slots. From now on `change` applies to it."""
+        assert record.layout == self.layout, f"{record.layout} is not this store's"
+        assert record.naming.paths, f"file {record.number} has no name and would never be found"
+        with self._lock:
+            assert all(map(self._slots.holds, record.slots)), f"file {record.number} is made of free slots"
+            self._slots.hold(list(record.slots))
+            self._unstage(record.number)
+            self._staged[record.number] = _Staged(record)
 
-    def adopt(self, record: FileRecord, old: FileRecord | None) -> None:
-        """The books of a commit."""
-        self._hold(record)
-        self._let_go(old)
+    def commit(self, *numbers: int) -> bool:
+        """Blocks until what was staged under `numbers` is durable. False if one of them is not, because it lost its
+        last name meanwhile. Raises OSError, and then nothing can be said of them until the store is opened anew."""
+        try:
+            while waiting := self._append_staged(numbers):
+                self._prepare(waiting)
+        except BaseException:
+            with self._lock:
+                for number in numbers:
+                    self._unstage(number)
+            raise
+        self.flush()
+        return all(number in self.files for number in numbers)
 
-    def rename(self, number: int, naming: Naming) -> None:
-        """New names and rights of a durable file: safe from kill -9 at once, from a loss of power with the next
-        commit. Raises OSError."""
-        with self._journal.lock:
-            self._journal.append(NAME, _naming_entry(number, naming))
-            self.files[number] = self.files[number].named(naming)
+    def change(self, namings: Mapping[int, Naming]) -> None:
+        """New names and rights of files, all at once; a file without paths is no more. Those that are neither durable
+        nor staged are passed over. Safe from kill -9 when this returns, from a loss of power after the next `flush` or
+        `commit`. Raises OSError, and then changes nothing."""
+        with self._lock:
+            durable = {number: naming for number, naming in namings.items() if number in self.files}
+            if durable:
+                self._append(NAMES, encode_names(durable))
+            for number, naming in namings.items():
+                if number in durable:
+                    self._leave(self._catalogue.name(number, naming))
+                if number in self._staged and naming.paths:
+                    self._staged[number].record = self._staged[number].record.named(naming)
+                elif not naming.paths:
+                    self._unstage(number)
 
-    def drop(self, number: int) -> None:
-        """A durable file is no more. As safe as `rename`."""
-        with self._journal.lock:
-            self._journal.append(DROP, number.to_bytes(8, "little"))
-            record = self.files.pop(number)
-            self._entry_bytes.pop(number, None)
-        self._let_go(record)
+    @property
+    def unflushed(self) -> bool:
+        """Whether a loss of power could take something."""
+        return not self._journal.settled
+
+    def flush(self) -> None:
+        """Blocks until every change is safe from a loss of power; then slots that lost their file are free. Raises
+        OSError."""
+        with self._flushing:
+            with self._lock:
+                journal, end, leaving = self._journal, self._journal.end, self._leaving
+                if journal.settled:
+                    return
+                self._check()
+                self._leaving = []
+            with self._failing():
+                journal.sync()
+            with self._lock:
+                journal.settle(end)
+                self._slots.release(leaving)
+            self._tidy()
 
     def compact(self) -> None:
-        """Blocks: the journal says then what is, and no more how it came about."""
-        with self._journal.lock:
-            entries: list[Entry] = [(PUT, encode(record)) for record in list(self.files.values())]
-            self._journal.rewrite(entries)
+        """Blocks: the journal says then what is, and no more how it came about. Raises OSError."""
+        with self._flushing:
+            self._rewrite()
 
     def statistics(self) -> dict[str, int]:
-        return {"disk_pages": self._end - len(self._free), "disk_limit_pages": self._limit_slots,
-                "durable_files": len(self.files), "journal_bytes": self._journal.size}
+        return {"disk_pages": self._slots.used, "disk_limit_pages": self._slots.limit,
+                "durable_files": len(self.files), "journal_bytes": self._journal.end}
 
     def recount(self, held: Iterable[int]) -> None:
-        """Raises AssertionError unless slots are held by durable files and by `held`, as often as it is counted."""
-        found = Counter(held)
-        for record in self.files.values():
-            if record.layout == self.layout:
-                found.update(record.slots)
-        assert found == +self._holds, "slots are held otherwise than it is counted"
-        assert sorted([*self._free, *self._holds]) == list(range(self._end)), "a slot is lost"
+        """Raises AssertionError unless slots are held by files and by `held`, as often as it is counted."""
+        with self._lock:
+            records = [*self.files.values(), *(staged.record for staged in self._staged.values())]
+            self._slots.recount([*held, *self._leaving, *(slot for each in records for slot in self._own(each))])
 
     def close(self) -> None:
-        """Blocks. Idempotent."""
-        if self._lock >= 0:
-            self._journal.flush()
-            self._journal.close()
-            self._segments.close()
-            os.close(self._lock)
-            self._lock = -1
+        """Blocks. What was staged and not committed is given up. Idempotent. Raises OSError."""
+        if self._directory_lock >= 0:
+            try:
+                if not self._failed:
+                    self.flush()
+            finally:
+                self._journal.close()
+                self._segments.close()
+                os.close(self._directory_lock)
+                self._directory_lock = -1
 
-    def _hold(self, record: FileRecord) -> None:
-        if record.layout == self.layout:
-            self._holds.update(record.slots)
+    # --- with `_lock` held ---
 
-    def _let_go(self, record: FileRecord | None) -> None:
-        if record is not None and record.layout == self.layout:
-            self.release(record.slots)
+    def _check(self) -> None:
+        if self._failed:
+            raise OSError(f"{self.directory} is not written to any more since this went wrong: {self._failed}; see to "
+                          "the disk, then start the daemon again")
+
+    def _append(self, kind: int, payload: bytes) -> None:
+        self._check()
+        self._journal.append(kind, payload)
+
+    def _put(self, record: FileRecord, entry: bytes) -> None:
+        """The hold on its slots goes over from being staged to being in the journal."""
+        self._append(PUT, entry)
+        del self._staged[record.number]
+        self._leave(self._catalogue.put(record, len(entry)))
+
+    def _leave(self, record: FileRecord | None) -> None:
+        if record is not None:
+            self._leaving += self._own(record)
+
+    def _unstage(self, number: int) -> None:
+        staged = self._staged.pop(number, None)
+        if staged is not None:
+            self._slots.release(list(staged.record.slots))
+
+    def _own(self, record: FileRecord) -> list[int]:
+        """Its slots, if they are of the layout that is counted here."""
+        return list(record.slots) if record.layout == self.layout else []
+
+    # --- blocking ---
+
+    def _append_staged(self, numbers: Sequence[int]) -> list[_Staged]:
+        """Appends what is staged under `numbers`; unless some of it is not ready: answers that, and appends nothing."""
+        with self._lock:
+            staged = [self._staged[number] for number in dict.fromkeys(numbers) if number in self._staged]
+            waiting = [each for each in staged if not each.ready]
+            for each in [] if waiting else staged:
+                assert each.entry is not None
+                self._put(*each.entry)
+            return waiting
+
+    def _prepare(self, waiting: Sequence[_Staged]) -> None:
+        with self._failing():
+            self._segments.sync(slot for staged in waiting for slot in staged.record.slots)
+        for staged in waiting:
+            record = staged.record
+            staged.entry = record, encode(record)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What could not be synced may be lost although a second try succeeds: nothing is written after that."""
+        try:
+            yield
+        except OSError as error:
+            self._failed = str(error)
+            raise
+
+    def _tidy(self) -> None:
+        """After a flush: room is given back, and the journal rewritten, if that is worth it. What fails is told."""
+        try:
+            self._shrink()
+            if self._journal.end > max(COMPACTION_BYTES, COMPACTION_FACTOR * self._catalogue.alive_bytes):
+                self._rewrite()
+        except OSError as error:
+            log.warning("%s could not be tidied up: %s", self.directory, error)
+
+    def _shrink(self) -> None:
+        with self._lock:
+            tail = self._slots.close_tail(SHRINK_SLOTS)
+        if tail is not None:
+            try:
+                self._segments.shrink(tail)
+            finally:
+                with self._lock:
+                    self._slots.open_tail()
+
+    def _rewrite(self) -> None:
+        """A new journal grows beside the old one; who appends waits for the last piece of it only."""
+        with self._lock:
+            done, number = self._journal.end, self._catalogue.next_number
+            entries = self._catalogue.entries()
+        fresh = Journal.create(self._journal.path.with_suffix(".new"), number, entries)
+        try:
+            while self._journal.end - done > _CARRY_BYTES:
+                done = self._carry(fresh, done)
+            with self._lock:
+                self._carry(fresh, done)
+                old, self._journal = self._journal, fresh.take_place(self._journal.path)
+        except BaseException:
+            fresh.close()
+            raise
+        old.close()
+        with self._failing():                    # until its name is on the disk, nothing can be said to be
+            sync_directory(self.directory)
+
+    def _carry(self, fresh: Journal, first: int) -> int:
+        """Appends to `fresh` what was appended from byte `first` on. Answers the end of that."""
+        end = self._journal.end
+        for entry in self._journal.entries(first, end):
+            fresh.append(entry.kind, bytes(entry.payload))
+        return end
 
 
 def lock_directory(directory: Path) -> int:
@@ -185,33 +329,3 @@ def lock_directory(directory: Path) -> int:
         os.close(lock)
         raise Busy(f"{directory} is in use by another daemon: stop it, or give this one another --state") from None
     return lock
-
-
-def replay(journal: Journal) -> dict[int, FileRecord]:
-    """The files that a journal leaves, by number. Raises Damaged for an entry that makes no sense."""
-    files: dict[int, FileRecord] = {}
-    for kind, payload in journal.replay():
-        try:
-            apply(files, kind, payload)
-        except (ValueError, KeyError, TypeError) as fault:
-            raise Damaged(f"{journal.path} has an entry of kind {kind} that makes no sense ({fault}): "
-                          "run `cadenza fsck`") from fault
-    return files
-
-
-def apply(files: dict[int, FileRecord], kind: int, payload: bytes) -> None:
-    """One entry. Raises ValueError or KeyError if it makes no sense."""
-    if kind == PUT:
-        record = decode(payload)
-        files[record.number] = record
-    elif kind == NAME:
-        number = int.from_bytes(payload[:8], "little")
-        files[number] = files[number].named(Naming.from_json(json.loads(payload[8:])))
-    elif kind == DROP:
-        del files[int.from_bytes(payload, "little")]
-    else:
-        raise ValueError(f"kind {kind} is unknown")
-
-
-def _naming_entry(number: int, naming: Naming) -> bytes:
-    return number.to_bytes(8, "little") + json.dumps(naming.to_json(), separators=(",", ":")).encode()

@@ -144,7 +144,8 @@ def fsck(
         with screen.progress() as progress:
             report = check((state or default_state()) / "kv", repair=repair,
                            progress=lambda done, total: progress("read pages", done, total))
-    told = [*report.problems, *(f"lost{'' if repair else ', if repaired'}: {lost}" for lost in report.lost)]
+    told = [*report.notes, *report.problems]
+    told += [f"lost{'' if repair else ', if repaired'}: {lost}" for lost in report.lost]
     summary = f"{report.files} files, {report.pages} pages: {'clean' if report.clean else 'damaged'}"
     screen.line("\n".join([*told, summary + (", repaired" if report.repaired else "")]), **asdict(report))
     if not report.clean and not report.repaired:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -259,5 +260,33 @@ def test_the_same_images_come_back(tmp_path: Path) -> None:
         await again.say(again.open("a"), [3], 1)
         frames = again.files.pool.frames[again.open("a").pages[:4]]
         np.testing.assert_array_equal(again.device.held[frames], before)
+        await again.end()
+    in_loop(test)
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_what_is_renamed_or_unlinked_while_it_is_synced_again_stays_so(tmp_path: Path, turns: int) -> None:
+    """Whenever that is: between any two steps of the sync, or amid its writing."""
+    async def test() -> None:
+        bench = StoredBench(tmp_path)
+        for name in ("gone", "moved", "kept"):
+            file = bench.open(name, WRITE)
+            await bench.say(file, [ord(name[0]), 2, 3], 1)
+            await bench.sync(file)
+            await bench.say(file, [4, 5], 1)
+        syncs = [bench.storage.sync(bench.open(name)) for name in ("gone", "moved")]
+        for _ in range(turns):
+            await bench.settle()
+            await asyncio.sleep(0.0005)
+        bench.files.unlink("ada", "gone")
+        bench.files.rename("ada", "moved", "kept")
+        for sync in syncs:
+            with contextlib.suppress(Invalid):
+                await bench.done(sync)
+        await bench.end()
+        again = StoredBench(tmp_path)
+        assert [entry.name for entry in again.files.entries("ada", "/home/ada")] == ["kept"]
+        assert again.open("kept").tokens().tolist()[0] == ord("m")
+        again.check()
         await again.end()
     in_loop(test)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from cadenza.kvfs.store import Store
 
 LAYOUT = Layout("a" * 64, 64, 4)
 LIMIT = 1 << 20
+NO_NAME = Naming("ada", ())
 
 
 def image(seed: int) -> np.ndarray:
@@ -24,20 +26,45 @@ def record_for(number: int, path: str, pages: Sequence[StoredPage], seed: int) -
     return FileRecord(number, LAYOUT, Naming("ada", (path,)), True, True, 1, seed, (part,) if count else ())
 
 
-def put(store: Store, number: int, path: str, seeds: Sequence[int]) -> FileRecord:
-    """A file whose pages are the images of `seeds`, durable."""
+def stage(store: Store, number: int, path: str, seeds: Sequence[int]) -> FileRecord:
+    """A file whose pages are the images of `seeds`, written and staged."""
     slots = store.allocate(len(seeds))
     sums = store.write(slots, np.stack([image(seed) for seed in seeds])) if seeds else []
     record = record_for(number, path, list(map(StoredPage, slots, sums)), sum(seeds))
-    store.adopt(record, store.commit(record))
+    store.stage(record)
     store.release(slots)
+    return record
+
+
+def put(store: Store, number: int, path: str, seeds: Sequence[int]) -> FileRecord:
+    """As `stage`, and durable."""
+    record = stage(store, number, path, seeds)
+    assert store.commit(number)
     return record
 
 
 def contents(store: Store, record: FileRecord) -> list[bytes]:
     """The images of its pages. Raises Damaged."""
-    pages = [page for part in record.parts for page in part.pages]
-    out = np.zeros((len(pages), record.layout.page_bytes), np.uint8)
-    store.read(pages, out)
-    store.verify(pages, out)
+    out = np.zeros((len(record.pages), record.layout.page_bytes), np.uint8)
+    store.read(record.pages, out)
     return [row.tobytes() for row in out]
+
+
+def state(store: Store) -> dict[int, tuple[tuple[str, ...], list[bytes]]]:
+    """Names and pages of every file. Raises Damaged."""
+    return {number: (record.naming.paths, contents(store, record)) for number, record in store.files.items()}
+
+
+def flip(path: Path, at: int, bits: int = 1) -> None:
+    with path.open("rb+") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes((byte ^ bits,)))
+
+
+def fill(path: Path, data: bytes) -> None:
+    """In place: a file that is emptied first is written to the disk at its close, which takes long."""
+    with path.open("rb+") as file:
+        file.write(data)
+        file.truncate()
