@@ -5,7 +5,7 @@
     spill   host tier ──thread──▶ slots: room in the host tier, for pages of files that are not durable
 
 Staging is a part of the host tier that only this file uses: one buffer to write from, two in turn to read into. The
-disk is touched in one thread that writes and two that read in turn, a buffer each; the books are kept on the event loop.
+disk is touched in one thread that writes and two that read, a buffer each; the books are kept on the event loop.
 """
 
 from __future__ import annotations
