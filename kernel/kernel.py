@@ -225,6 +225,7 @@ class Kernel:
             **{f"engine_{k}": v for k, v in self.engine.statistics().items()},
             **{f"kv_{k}": float(v) for k, v in self.files.statistics().items()},
             **{f"locks_{k}": v for k, v in self.locks.statistics().items()},
+            **{f"store_{k}": v for k, v in (self.storage.store.statistics() if self.storage else {}).items()},
             **{f"channels_{k}": v for k, v in self.exchange.statistics().items()},
             **{f"wasm_{k}": float(v) for k, v in asdict(self.runtime.statistics()).items()},
         }

@@ -5,7 +5,8 @@
     spill   host tier ──thread──▶ slots: room in the host tier, for pages of files that are not durable
 
 Staging is a part of the host tier that only this file uses: one buffer to write from, two in turn to read into. The
-disk is touched in two threads, one that writes and one that reads; the books are kept on the event loop.
+disk is touched in two threads, one that writes and one that reads; a third verifies what was read while more is read.
+The books are kept on the event loop.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class Storage:
         )
         self._writer = ThreadPoolExecutor(1, "cadenza-write")
         self._reader = ThreadPoolExecutor(1, "cadenza-read")
+        self._verifier = ThreadPoolExecutor(1, "cadenza-verify")
         self._writing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -199,24 +201,31 @@ class Storage:
         with self._pager.pool.holding(pages):
             stored = [self._tiers.stored[page] for page in pages if page in self._tiers.stored]
             await self._in(self._reader, self.store.expect, stored)
-            for at, chunk in enumerate(_chunks(pages, len(self._incoming[0]))):
-                buffer = self._incoming[at % 2]
-                await buffer.settle()
-                if work.over:
-                    return
-                await self._fetch(chunk, buffer)
-            for buffer in self._incoming:
-                await buffer.settle()
+            try:
+                for at, chunk in enumerate(_chunks(pages, len(self._incoming[0]))):
+                    buffer = self._incoming[at % 2]
+                    await buffer.settle()
+                    if work.over:
+                        break
+                    await self._fetch(chunk, buffer)
+            finally:
+                await asyncio.gather(*(buffer.settle() for buffer in self._incoming))
 
     async def _fetch(self, pages: list[int], buffer: Staging) -> None:
-        """Reads those of `pages` that are on disk alone, and has them moved to the device."""
+        """Reads those of `pages` that are on disk alone. While the next are read, they are verified, and moved."""
         frames, tiers = self._pager.pool.frames, self._tiers
         absent = [p for p in pages if frames[p] == ABSENT and p not in tiers.host]
         stored = [tiers.stored[page] for page in absent]
         await self._in(self._reader, self.store.read, stored, buffer.images[: len(absent)])
-        absent = [page for page in absent if frames[page] == ABSENT]
-        await self._enter(absent, buffer.hosts(len(absent)))
-        buffer.moved = asyncio.ensure_future(self._pager.moved())
+        buffer.moved = asyncio.ensure_future(self._admit(absent, stored, buffer))
+
+    async def _admit(self, pages: list[int], stored: list[StoredPage], buffer: Staging) -> None:
+        await self._in(self._verifier, self.store.verify, stored, buffer.images[: len(pages)])
+        frames = self._pager.pool.frames
+        there = {page: host for page, host in zip(pages, buffer.hosts(len(pages)), strict=True)
+                 if frames[page] == ABSENT}
+        await self._enter(list(there), list(there.values()))
+        await self._pager.moved()
 
     async def _enter(self, pages: Sequence[int], hosts: Sequence[int]) -> None:
         """Raises NoPages when nothing made room for PATIENCE_SECONDS."""
@@ -282,6 +291,7 @@ class Storage:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._writer.shutdown()
         self._reader.shutdown()
+        self._verifier.shutdown()
         self.store.close()
 
     def _begin(self, work: Awaitable[None]) -> None:

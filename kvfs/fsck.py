@@ -123,6 +123,7 @@ def _problems(record: FileRecord, segments: Segments | None, report: Report) -> 
             return [f"its segments ({directory_name(record.layout)}) are gone"]
         try:
             segments.read([page], image)
+            segments.verify([page], image)
         except (Damaged, OSError) as fault:
             found.append(str(fault))
     return found

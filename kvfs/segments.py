@@ -59,14 +59,17 @@ class Segments:
             os.posix_fadvise(self._open(number), offset, length, os.POSIX_FADV_WILLNEED)
 
     def read(self, pages: Sequence[StoredPage], out: UInt8) -> None:
-        """Into `out` [n, page_bytes], contiguous. Raises Damaged when an image is not what was written, OSError."""
+        """Into `out` [n, page_bytes], contiguous; `verify` it. Raises OSError."""
         for first, end in _runs([page.slot for page in pages]):
             number, offset = self._place(pages[first].slot)
             _read_all(self._open(number), out[first:end].data.cast("B"), offset)
-            for page, image in zip(pages[first:end], out[first:end], strict=True):
-                if zlib.crc32(image) != page.checksum:
-                    raise Damaged(f"slot {page.slot} of {self._path(number)} is not what was written to it: "
-                                  "run `cadenza fsck`")
+
+    def verify(self, pages: Sequence[StoredPage], images: UInt8) -> None:
+        """Raises Damaged when an image [n, page_bytes] is not what was written."""
+        for page, image in zip(pages, images, strict=True):
+            if zlib.crc32(image) != page.checksum:
+                path = self._path(page.slot // SEGMENT_SLOTS)
+                raise Damaged(f"slot {page.slot} of {path} is not what was written to it: run `cadenza fsck`")
 
     def flush(self) -> None:
         """Blocks until everything written is safe from a loss of power."""

@@ -29,7 +29,7 @@ COMPACTION_BYTES = 1 << 20                   # and over this
 
 
 class Store:
-    """One daemon's. `write`, `read` and `commit` block, and are called off the event loop; the rest is for the loop."""
+    """One daemon's. `write`, `read`, `verify`, `commit` block and are called off the event loop; the rest is quick."""
 
     def __init__(self, directory: Path, layout: Layout, limit_bytes: int) -> None:
         """Blocks while it reads the journal. Raises Busy when another daemon has it, Damaged."""
@@ -91,8 +91,12 @@ class Store:
         self._segments.expect(pages)
 
     def read(self, pages: Sequence[StoredPage], out: UInt8) -> None:
-        """Blocks. Into `out` [n, page_bytes]. Raises Damaged, OSError."""
+        """Blocks. Into `out` [n, page_bytes]; `verify` it. Raises OSError."""
         self._segments.read(pages, out)
+
+    def verify(self, pages: Sequence[StoredPage], images: UInt8) -> None:
+        """Blocks; on any thread. Raises Damaged when an image [n, page_bytes] is not what was written."""
+        self._segments.verify(pages, images)
 
     # --- files ---
 

@@ -39,4 +39,5 @@ def contents(store: Store, record: FileRecord) -> list[bytes]:
     pages = [page for part in record.parts for page in part.pages]
     out = np.zeros((len(pages), record.layout.page_bytes), np.uint8)
     store.read(pages, out)
+    store.verify(pages, out)
     return [row.tobytes() for row in out]
