@@ -45,9 +45,9 @@ from .tools import Call, Tools
 
 __all__ = [
     "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Denied", "DeviceLost",
-    "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal", "Invalid", "LimitExceeded",
-    "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run", "Sampler", "Source", "TooLong",
-    "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic", "channel", "errors", "events", "forward",
-    "inference", "kill", "kv", "messages", "model", "pid", "process", "publish", "pull", "push", "receive", "send",
-    "signals", "spawn", "subscribe", "timer", "tools", "wait",
+    "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal", "Invalid",
+    "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run", "Sampler",
+    "Source", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic", "channel", "errors",
+    "events", "forward", "inference", "kill", "kv", "messages", "model", "pid", "process", "publish", "pull", "push",
+    "receive", "send", "signals", "spawn", "subscribe", "timer", "tools", "wait",
 ]  # fmt: skip
