@@ -27,6 +27,7 @@ from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.limits import STAGING_PAGES
 from cadenza.server.boot import Assembly, assemble
 
+BUILD = Path(__file__).resolve().parents[1] / "build"      # on the disk that the repository is on
 TOKENS = 8192
 LENGTHS = (4096, 65_536)
 BLOCK = 8 << 20
@@ -122,7 +123,7 @@ def disk_rate(directory: Path) -> tuple[float, int]:
 async def reopened(tokens: int, repeats: int) -> Figures:
     config = TorchConfig(pages=tokens // 16 + 64, shape=SHAPE, threads=2, host_pages=STAGING_PAGES + 64)
     shares, rates, disks = [], [], []
-    with tempfile.TemporaryDirectory(prefix="cadenza-bench-", dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory(prefix="cadenza-bench-", dir=BUILD) as name:
         state = Path(name)
         async with kernel_at(await WorkerLink.start(config), state, DISK_BYTES) as kernel:
             await said(kernel, WRITER, tokens=tokens)

@@ -21,7 +21,7 @@ from cadenza.kernel.limits import (
     STOP_TOKENS,
     VISIBLE_RANGES,
 )
-from cadenza.kernel.passes import Pass, Probe, Sampler, Work
+from cadenza.kernel.passes import Pass, Probe, Sampler, Work, segments_read
 from cadenza.kernel.runs import Run, Stop
 from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded, TooLong
 
@@ -127,8 +127,11 @@ class Inference:
         if total > context or int(positions.max()) >= context:
             raise TooLong(f"{total} tokens up to position {int(positions.max())}: the model's context holds {context}; "
                           "truncate the file or give fewer", "tokens")
-        if len(reads) > PASS_READS:
-            raise LimitExceeded(f"a pass reads at most {PASS_READS} files and its own, not {len(reads)}", "pass_reads")
+        if reads or len(file.parts):
+            segments = segments_read(file, reads)
+            if segments > PASS_READS:
+                raise LimitExceeded(f"a pass reads at most {PASS_READS} segments; these files are made of {segments}: "
+                                    "compute some of them anew, as one", "pass_reads")
         process.allow_pages(file.growth_for(count))
         return positions
 

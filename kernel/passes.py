@@ -77,7 +77,7 @@ class Breadth(NamedTuple):
     probes: int = 0
     values: int = 0              # numbers that its probes answer, or tokens that they name
     ranges: int = 0
-    reads: int = 0
+    reads: int = 0               # segments
 
     def plus(self, other: Breadth) -> Breadth:
         return Breadth(*(a + b for a, b in zip(self, other, strict=True)))
@@ -88,6 +88,11 @@ class Breadth(NamedTuple):
 
 STEP_BREADTH = Breadth(PASS_SAMPLES, PASS_PROBES, PASS_PROBE_VALUES, VISIBLE_RANGES, PASS_READS)
 PLAIN = Breadth()
+
+
+def segments_read(file: File, reads: Sequence[File]) -> int:
+    """How many segments a pass reads beside the tail of its own file."""
+    return sum(len(read.segments()) for read in reads) + len(file.parts)
 
 
 class Work(Waitable):
@@ -129,7 +134,7 @@ class Work(Waitable):
         self.start = len(file)
         self.fed = 0                 # input tokens submitted so far; a run goes on past len(inputs)
         self.prefilling = True       # inputs that the program gave are still to be submitted
-        self.breadth = Breadth(reads=len(reads)) if reads else PLAIN
+        self.breadth = Breadth(reads=segments_read(file, reads)) if reads or len(file.parts) else PLAIN
         # What a prompt is: alone in its file, each position its offset.
         self.plain = not reads and file.exact and bool((positions == np.arange(len(positions))).all())
         self.reused = 0              # inputs whose K and V were known already
@@ -247,7 +252,7 @@ class Pass(Work):
         self._probes = sorted(enumerate(probes), key=lambda p: p[1][0])
         values = sum(probe.values(engine.link.facts.vocabulary_size) for _, probe in probes)
         ranges = 0 if visible is None else len(visible)
-        self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, len(reads))
+        self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, self.breadth.reads)
         self.plain = self.plain and visible is None
         self._completion = PassCompletion([], [], 0)
         self._error: CadenzaError | None = None

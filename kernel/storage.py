@@ -217,8 +217,11 @@ class Storage:
                     if work.over:
                         break
                     buffer.moved = asyncio.ensure_future(self._fetch(chunk, buffer))
-            finally:
-                await asyncio.gather(*(buffer.settle() for buffer in self._incoming))
+            finally:                                 # nobody else may read into a buffer before that
+                ended = await asyncio.gather(*(b.settle() for b in self._incoming), return_exceptions=True)
+            for fault in ended:
+                if isinstance(fault, BaseException):
+                    raise fault
 
     async def _fetch(self, pages: list[int], buffer: Staging) -> None:
         """Reads those of `pages` that are on disk alone, and has them moved to the device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +102,20 @@ async def test_reads_of_a_pass() -> None:
             error = refused(desk, process, f"inference.{call}", ask(file, [1], reads=[page] * (PASS_READS + 1)),
                             str(PASS_READS))
             assert error.limit == "pass_reads"
+
+
+@in_loop
+async def test_a_file_of_many_parts_counts_as_many_reads() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        page, file = desk.ask(process, "kv.create"), desk.ask(process, "kv.create")
+        await forward(desk, process, a_pass(page, [1, 2, 3, 4]))
+        pieces = [SimpleNamespace(first=first, count=1) for first in (0, 2)] * (PASS_READS // 2)
+        many = desk.ask(process, "kv.extract", page, pieces)
+        await forward(desk, process, a_pass(file, [1], reads=[many]))
+        for asked in (a_pass(file, [1], reads=[many, page]), a_pass(desk.ask(process, "kv.concat", [many]), [1],
+                                                                    reads=[page])):
+            assert refused(desk, process, "inference.forward", asked, "1025").limit == "pass_reads"
 
 
 @in_loop
