@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,7 +109,7 @@ async def test_a_file_of_many_parts_counts_as_many_reads() -> None:
         process = desk.spawn()
         page, file = desk.ask(process, "kv.create"), desk.ask(process, "kv.create")
         await forward(desk, process, a_pass(page, [1, 2, 3, 4]))
-        pieces = [SimpleNamespace(first=first, count=1) for first in (0, 2)] * (PASS_READS // 2)
+        pieces = [{"first": first, "count": 1} for first in (0, 2)] * (PASS_READS // 2)
         many = desk.ask(process, "kv.extract", page, pieces)
         await forward(desk, process, a_pass(file, [1], reads=[many]))
         for asked in (a_pass(file, [1], reads=[many, page]), a_pass(desk.ask(process, "kv.concat", [many]), [1],
