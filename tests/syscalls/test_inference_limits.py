@@ -109,11 +109,11 @@ async def test_a_file_of_many_parts_counts_as_many_reads() -> None:
         process = desk.spawn()
         page, file = desk.ask(process, "kv.create"), desk.ask(process, "kv.create")
         await forward(desk, process, a_pass(page, [1, 2, 3, 4]))
-        pieces = [{"first": first, "count": 1} for first in (0, 2)] * (PASS_READS // 2)
+        pieces = [{"first": first, "count": 1} for first in (0, 2)] * (PASS_READS // 2 - 1)
         many = desk.ask(process, "kv.extract", page, pieces)
-        await forward(desk, process, a_pass(file, [1], reads=[many]))
-        for asked in (a_pass(file, [1], reads=[many, page]), a_pass(desk.ask(process, "kv.concat", [many]), [1],
-                                                                    reads=[page])):
+        await forward(desk, process, a_pass(file, [1], reads=[many, page, page]))
+        own = desk.ask(process, "kv.concat", [many])
+        for asked in (a_pass(file, [1], reads=[many, page, page, page]), a_pass(own, [1], reads=[page] * 3)):
             assert refused(desk, process, "inference.forward", asked, "1025").limit == "pass_reads"
 
 
