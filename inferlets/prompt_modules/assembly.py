@@ -26,13 +26,14 @@ from .template import Tokens
 @dataclass(frozen=True)
 class Span:
     """Tokens at the positions from `start` on. `piece` holds them from `offset` on; None: they are new. `path` is that
-    of the module whose text they are, if they are a module's."""
+    of the module whose text they are, if they are a module's; `glue`: they are the chat template's."""
 
     tokens: Tokens
     start: int
     piece: Piece | None = None
     offset: int = 0
     path: str | None = None
+    glue: bool = False
 
     @property
     def end(self) -> int:
@@ -61,11 +62,16 @@ def joined(spans: Iterable[Span]) -> list[Span]:
     made: list[Span] = []
     for span in spans:
         last = made[-1] if made else None
-        if last and follows(last, span) and (last.end, last.shift) == (span.start, span.shift):
+        if last and follows(last, span) and beside(last) == (span.start, span.shift, span.glue):
             made[-1] = replace(last, tokens=last.tokens + span.tokens)
         else:
             made.append(span)
     return made
+
+
+def beside(span: Span) -> tuple[int, int, bool]:
+    """Start, shift and glue of what would go on where it ends."""
+    return span.end, span.shift, span.glue
 
 
 def follows(before: Span, span: Span) -> bool:
@@ -105,7 +111,8 @@ class Assembly:
         piece = chosen.placed.piece
         if isinstance(place, Room) and place.parameter.name in chosen.arguments:
             tokens, piece = chosen.arguments[place.parameter.name], None
-        span = Span(tokens, start, piece, place.offset, chosen.placed.path)
+        glue = isinstance(place, Words) and place.glue
+        span = Span(tokens, start, piece, place.offset, chosen.placed.path, glue)
         self.spans.append(span)
         return span.end
 

@@ -20,7 +20,8 @@ class Policy:
 
     full       nothing is reused
     prefix     what the prompt begins with, if it is all modules: exact
-    modules    each module as it was encoded, alone (Gim et al., 2024)
+    modules    each module as it was encoded, alone (Gim et al., 2024). What the chat template writes between turns is
+               computed: it is a few tokens, which would have seen nothing of the turn that they end
     scaffold   the same, but modules of a scaffold that are all imported as they were encoded together
     epic       modules, but the first `recompute` tokens of each are computed again, seeing what is before them
                (LegoLink; Hu et al., "EPIC", arXiv 2410.15332). What the prompt begins with needs none of it
@@ -47,11 +48,16 @@ class Policy:
         ways: dict[Kind, Callable[[], Sequence[Span]]] = {
             "full": lambda: [replace(span, piece=None) for span in spans],
             "prefix": lambda: list(chained(spans)),
-            "modules": lambda: spans,
-            "scaffold": lambda: list(scaffolded(spans, layout)),
-            "epic": lambda: list(linked(spans, self.recompute)),
+            "modules": lambda: unglued(spans),
+            "scaffold": lambda: list(scaffolded(unglued(spans), layout)),
+            "epic": lambda: list(linked(unglued(spans), self.recompute)),
         }
         return last_computed(list(ways[self.kind]()))
+
+
+def unglued(spans: Sequence[Span]) -> list[Span]:
+    """What the template writes is new, but for what everything begins with."""
+    return [replace(span, piece=None) if at and span.glue else span for at, span in enumerate(spans)]
 
 
 def chained(spans: Sequence[Span]) -> Iterator[Span]:

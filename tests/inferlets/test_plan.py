@@ -85,7 +85,7 @@ def test_a_prefix_is_exact_packed_or_not_and_made_of_what_is_before() -> None:
             lengths.append(len(piece.tokens))
             assert piece.tokens == plan.views[0].piece.tokens[: len(piece.tokens)]
             piece = piece.parent
-        assert lengths == [13, 12, 7, 2]
+        assert lengths == [13, 12, 7, 2, 1]
 
 
 def test_a_larger_scaffold_goes_before_a_smaller_one_and_one_module_is_in_one() -> None:
