@@ -173,9 +173,6 @@ class File:
         """How many pages longer its page table is after `extend` by `count`: a page that is copied is in its place."""
         return -(-(self._table.count + count) // self._pool.page_tokens) - self._table.page_count
 
-    def can_extend(self, count: int) -> bool:
-        return self._pool.can_allocate(self._table.pages_for(count))
-
     def extend(self, tokens: Sequence[int] | Int32, positions: Sequence[int] | Int32) -> tuple[Int32, Copies]:
         """Appends tokens (−1: not known yet) at `positions`.
 
@@ -243,10 +240,8 @@ class File:
             self._approximate = EXACT
 
     def fork(self, owner: str = "") -> File:
-        """A nameless file with the same tokens, of `owner` (default: the same). Constant time, takes no page.
-
-        Raises Busy while a pass appends.
-        """
+        """A nameless file with the same tokens, of `owner` (default: the same). Constant time; takes no page. Raises
+        Busy while a pass appends."""
         self._ensure_idle("fork")
         child = File(self._pool, owner or self.owner, self._living)
         child._parts, child._base = self._parts.hold(), self._base
@@ -256,9 +251,7 @@ class File:
 
     def extract(self, ranges: Ranges, owner: str = "") -> File:
         """A nameless file of those ranges (first, count), in this order; copies no page, takes time with the pages.
-
-        Raises Invalid for a range past the end, Busy while a pass appends.
-        """
+        Raises Invalid for a range past the end, Busy while a pass appends."""
         self._ensure_idle("extract")
         for first, count in ranges:
             self._check_range(first, count)
@@ -285,10 +278,8 @@ class File:
         return child
 
     def relocate(self, by: int) -> None:
-        """Every position grows by `by`. No page is copied: keys are read as if they stood there.
-
-        Raises Invalid if a position would be negative or past 2³¹ − 1, Busy while a pass appends.
-        """
+        """Every position grows by `by`. No page is copied: keys are read as if they stood there. Raises Invalid if a
+        position would be negative or past 2³¹ − 1, Busy while a pass appends."""
         self._ensure_idle("relocate")
         if by == 0 or not len(self):
             return
