@@ -87,7 +87,7 @@ def test_no_pages_changes_nothing_even_where_a_copy_is_needed() -> None:
     pool = PagePool(2, 4)
     file = filled(pool, 6)
     fork = file.fork()
-    assert not fork.can_extend(1)
+    assert not pool.can_allocate(fork.pages_for(1))
     for attempt in (lambda: fork.extend_one(1, 6), lambda: fork.extend([1, 2], [6, 7])):
         with pytest.raises(NoPages):
             attempt()
