@@ -16,5 +16,6 @@ async def main(args: cadenza.Arguments) -> None:
     context.user(turn)
     generation = context.generate(max_tokens=40)
     answer = await generation.text()
-    print(f"> {turn}\n{answer}  ({held} tokens were there already, {generation.computed_tokens} were computed)")
+    new = generation.computed_tokens + generation.reused_tokens
+    print(f"> {turn}\n{answer}  ({held} tokens were there already, {new} were new)")
     await context.save(name)

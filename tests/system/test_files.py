@@ -38,8 +38,7 @@ def test_a_session_survives_kill_9_and_files_are_a_users_to_arrange(tmp_path: Pa
     said = second.cadenza("run", str(SESSION))
     assert said.startswith("> Where does Vera live?\nVera lives in Lisbon.")
     assert f"({held['tokens']} tokens were there already" in said
-    computed = int(said.rsplit(", ", 1)[1].split()[0])
-    assert computed < 20
+    assert int(said.rsplit(", ", 1)[1].split()[0]) < 20
     assert second.cadenza("ls", "sessions").split("\t")[-1] == "vera\n"
     assert "Vera keeps a red kite" in second.cadenza("cat", "sessions/vera")
     second.cadenza("cp", "sessions/vera", "/shared/vera")

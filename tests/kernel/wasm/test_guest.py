@@ -45,7 +45,7 @@ REFUSED = guest_program(entry(
     "(call $log (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 2048))"
     "(if (i32.ne (i32.load8_u (i32.const 2048)) (i32.const 1)) (then unreachable))"
     "(if (i32.eqz (i32.or (i32.eq (i32.load8_u (i32.const 2052)) (i32.const 3))"
-    " (i32.eq (i32.load8_u (i32.const 2052)) (i32.const 14)))) (then unreachable))" + failing("2056", "2060")),
+    " (i32.eq (i32.load8_u (i32.const 2052)) (i32.const 15)))) (then unreachable))" + failing("2056", "2060")),
     "process log")
 ASKS_PID = guest_program(entry(PID, f"(drop (call $pid)) {OK}"), "process pid")
 BLOCKS_TWICE = guest_program(entry(

