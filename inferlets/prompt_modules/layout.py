@@ -82,6 +82,11 @@ class Placed:
     places: tuple[Place, ...]
     piece: Piece | None       # None: it is not to be cached, or has no text of its own
 
+    @property
+    def text(self) -> str:
+        """Its own text, without its parameters and what is nested in it."""
+        return "".join(child for child in self.module.children if isinstance(child, str))
+
 
 @dataclass(frozen=True)
 class Choice:

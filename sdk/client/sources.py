@@ -53,7 +53,8 @@ def name_of(path: Path) -> str:
 
 
 def _zip(directory: Path) -> bytes:
-    """The .py files below, in order, without times and modes: the same files have the same digest."""
+    """The .py files below, in order, without times and modes: the same files have the same digest. Links to folders
+    are followed."""
     files = sorted(_modules(directory))
     if directory / MAIN not in files:
         raise Invalid("invalid", f"{directory} holds no {MAIN}, where a program begins", field="source")
@@ -68,7 +69,9 @@ def _zip(directory: Path) -> bytes:
 
 def _modules(directory: Path) -> list[Path]:
     found: list[Path] = []
-    for parent, directories, files in os.walk(directory):
-        directories[:] = [name for name in directories if name not in LEFT_OUT]
+    for parent, directories, files in os.walk(directory, followlinks=True):
+        above = {Path(parent).resolve(), *Path(parent).resolve().parents}
+        directories[:] = [name for name in directories
+                          if name not in LEFT_OUT and (Path(parent) / name).resolve() not in above]
         found += [Path(parent) / name for name in files if name.endswith(".py")]
     return found

@@ -13,17 +13,19 @@ from pathlib import Path
 import pytest
 
 from cadenza.kernel.kernel import Kernel
+from cadenza.sdk.client.sources import read_program
 from cadenza.server.boot import boot
 from cadenza.server.options import ServeOptions
 
 from .whole import end_of, output
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/agent.py"))
+NAMES = sorted(path.parent.name for pattern in ("*/agent.py", "*/main.py") for path in EXAMPLES.glob(pattern))
 
 
 async def run_example(kernel: Kernel, name: str) -> str:
-    await kernel.images.add("ada", (EXAMPLES / name / "agent.py").read_bytes(), name=name)
+    file = EXAMPLES / name / "agent.py"
+    await kernel.images.add("ada", read_program(file if file.exists() else file.parent).data, name=name)
     process = kernel.spawn("ada", name, json.dumps({}))
     status = await end_of(process)
     assert status.ending == "finished", (status, output(process, "error"))
