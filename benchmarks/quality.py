@@ -9,8 +9,10 @@ is compared with a full prefill of the same tokens at the same positions:
     divergence  KL of the full prefill's next token to this policy's, mean over the full prefill's answer, in nats; over
                 its 32 likeliest tokens and all the others as one
 
-Packed, the modules and the question are one user turn, as in training. In slots the modules are a system turn and the
-question is a user turn after it. Of six modules four are imported; in slots the others leave gaps, for every policy.
+Packed, the modules and the question are one user turn, as in training. In slots, left out by `--quick`, the modules are
+a system turn and the question is a user turn after it. Of six modules, of some 17 tokens each, four are imported; in
+slots the others leave gaps, for every policy. The scaffold is of the four that are imported. Rooted modules are encoded
+after the begin token and the opening of the turn, which are always before them, instead of alone.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from train.tasks.facts import FRIEND, PERSON_RELATIONS, Fact, Scene
 from train.world import Split, World
 
 PACKAGE = Path(__file__).resolve().parents[1] / "inferlets" / "prompt_modules"
-POLICIES = ("full", "prefix", "modules", "scaffold", "epic-0", "epic-4", "epic-8", "epic-16", "epic-32")
+EPIC = ("epic-0", "epic-4", "epic-8", "epic-16", "epic-32")
+POLICIES = ("full", "prefix", "modules", "scaffold", *EPIC, "rooted scaffold", *(f"rooted {name}" for name in EPIC))
 FACTS_EACH = 2
 IMPORTED, LEFT_OUT = 4, 2
 AT_ONCE = 12
@@ -138,8 +141,8 @@ def question_of_two(world: World) -> Item:
     fact = Fact(relation, friend, relation.value(world))
     groups = [facts[at::IMPORTED] for at in range(IMPORTED)]
     there, here = world.random.sample(range(IMPORTED), 2)
-    groups[there].append(Fact(FRIEND, friend, subject))
-    groups[here].append(fact)
+    groups[there].insert(world.random.randint(0, len(groups[there])), Fact(FRIEND, friend, subject))
+    groups[here].insert(world.random.randint(0, len(groups[here])), fact)
     return item_of("two", world, groups, Fact(relation, f"the friend of {subject}", fact.value), fact)
 
 
@@ -172,10 +175,10 @@ def upload(questions: Sequence[Item]) -> bytes:
     return written.getvalue()
 
 
-async def answered(kernel: Kernel, questions: Sequence[Item]) -> list[Any]:
+async def answered(kernel: Kernel, questions: Sequence[Item], packed: Sequence[bool]) -> list[Any]:
     """(set, packed, what each policy did) of every question."""
     image = await kernel.images.add("bench", upload(questions))
-    arguments = {"policies": POLICIES, "packed": [True, False], "at_once": AT_ONCE}
+    arguments = {"policies": POLICIES, "packed": packed, "at_once": AT_ONCE}
     process = kernel.spawn("bench", image.digest, json.dumps(arguments))
     found: list[Any] = []
     seen = 0
@@ -198,18 +201,18 @@ def share(rows: Sequence[dict[str, Any]], of: str, over: str = "") -> float:
 
 def table(found: Sequence[Any], packed: bool) -> tuple[str, Figures]:
     """Lines for people, figures by policy."""
-    lines = ["policy     computed   one module: accuracy agreement divergence   two: accuracy agreement divergence"]
+    lines = ["policy           computed  one module: accuracy agreement divergence  two: accuracy agreement divergence"]
     figures: Figures = {}
     for policy in POLICIES:
         line = ""
         for kind in ("one", "two"):
             rows = [rows[policy] for of, where, rows in found if (of, where) == (kind, packed)]
             right, same, near = share(rows, "right"), share(rows, "same", "tokens"), share(rows, "near", "tokens")
-            line += f"{right:{23 if kind == 'one' else 15}.1%} {same:9.1%} {near:10.4f}"
+            line += f"{right:{22 if kind == 'one' else 14}.1%} {same:9.1%} {near:10.4f}"
             figures |= {f"{policy}_{kind}_accuracy": right, f"{policy}_{kind}_agreement": same,
                         f"{policy}_{kind}_kl": near}
         rows = [rows[policy] for _, where, rows in found if where == packed]
-        lines.append(f"{policy:10} {share(rows, 'computed', 'all'):8.0%}{line}")
+        lines.append(f"{policy:16} {share(rows, 'computed', 'all'):8.0%}{line}")
     return "\n".join(lines), figures
 
 
@@ -221,19 +224,20 @@ def points(figures: Figures, policy: str) -> float:
 
 async def measure(quick: bool) -> Figures:
     questions = items(30 if quick else 200)
+    ways = {True: "packed"} if quick else {True: "packed", False: "slots"}
     with tempfile.TemporaryDirectory(prefix="cadenza-bench-") as state:
         kernel = await boot(ServeOptions(state=Path(state)))
         try:
-            found = await answered(kernel, questions)
+            found = await answered(kernel, questions, [*ways])
             kernel.recount()
         finally:
             await kernel.close()
     result: Figures = {}
-    for packed, name in ((True, "packed"), (False, "slots")):
+    for packed, name in ways.items():
         text, figures = table(found, packed)
         print(f"{name}\n{text}", flush=True)
-        result |= {f"{name}_{key.replace('-', '_')}": value for key, value in figures.items()}
-        result |= {f"{name}_{policy.replace('-', '_')}_points": points(figures, policy) for policy in POLICIES[1:]}
+        figures |= {f"{policy}_points": points(figures, policy) for policy in POLICIES[1:]}
+        result |= {f"{name}_{key}".replace("-", "_").replace(" ", "_"): value for key, value in figures.items()}
     return result
 
 

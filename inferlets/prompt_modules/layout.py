@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
@@ -35,6 +35,13 @@ class Piece:
     tokens: Tokens
     positions: Tokens
     parent: Piece | None = field(default=None, compare=False)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.tokens, self.positions))
 
     def digest(self, fingerprint: str) -> str:
         """Of the content and of the model that computes it, 64 hexadecimal letters."""
@@ -81,6 +88,7 @@ class Placed:
     end: int
     places: tuple[Place, ...]
     piece: Piece | None       # None: it is not to be cached, or has no text of its own
+    before: Piece             # the text that is always before it, of the schema and of the modules that it is in
 
     @property
     def text(self) -> str:
@@ -118,7 +126,7 @@ class Layout:
         self.has_turns = any(isinstance(child, Turn) for child in schema.children)
         self._turns_laid = 0
         root = Module(schema.name, schema.children)
-        self.root = self._module(root, "", 0, template.begin(self.has_turns))
+        self.root = self._module(root, "", 0, (), template.begin(self.has_turns))
         self.scaffolds = [self._scaffold(scaffold) for scaffold in schema.scaffolds]
 
     @cached_property
@@ -129,6 +137,16 @@ class Layout:
     def __len__(self) -> int:
         """How many positions the schema takes."""
         return self.root.end
+
+    @cached_property
+    def rooted(self) -> dict[Piece, Piece]:
+        """For each piece, the same computed after what is always before it: text of the schema and of the modules that
+        it is in. Those that nothing is before are left out."""
+        pairs = [(placed.piece, placed.before) for placed in self.modules.values()]
+        firsts = [min((self.modules[path] for path in paths), key=lambda placed: placed.start)
+                  for paths, _ in self.scaffolds]
+        pairs += [(piece, first.before) for (_, piece), first in zip(self.scaffolds, firsts, strict=True)]
+        return {piece: after(before, piece) for piece, before in pairs if piece and before.tokens}
 
     def _scaffold(self, scaffold: Scaffold) -> tuple[frozenset[str], Piece]:
         """The paths of its members, and what they are together. Raises Malformed, UnionConflict."""
@@ -141,56 +159,77 @@ class Layout:
             raise UnionConflict(f"two modules of scaffold {scaffold.name!r} are of one union", scaffold.line)
         return frozenset(scaffold.members), Piece(tuple(token for _, token in placed), positions)
 
-    def _module(self, module: Module, path: str, start: int, begin: Tokens = ()) -> Placed:
-        own: list[int] = []
-        at: list[int] = []
-        places, end = self._places([Begin(begin), *module.children] if begin else module.children, path, start, own, at)
-        piece = Piece(tuple(own), tuple(at)) if own and module.cache else None
-        return Placed(module, path, start, end, tuple(places), piece)
+    def _module(self, module: Module, path: str, start: int, fixed: Fixed, begin: Tokens = ()) -> Placed:
+        draft = Draft(path, fixed)
+        places, end = self._places([Begin(begin), *module.children] if begin else module.children, start, draft)
+        piece = Piece(tuple(draft.tokens), tuple(draft.positions)) if draft.tokens and module.cache else None
+        before = Piece(tuple(token for token, _ in fixed), tuple(position for _, position in fixed))
+        return Placed(module, path, start, end, tuple(places), piece, before)
 
-    def _places(
-        self, children: Iterable[Child | Begin], path: str, start: int, own: list[int], at: list[int]
-    ) -> tuple[list[Place], int]:
-        """Lays children out from `start`; what is the module's own goes to `own` and `at`. Answers the end, too."""
+    def _places(self, children: Iterable[Child | Begin], start: int, draft: Draft) -> tuple[list[Place], int]:
+        """Lays children out from `start`; what is the module's own goes to `draft`. Answers the end, too."""
         places: list[Place] = []
         for child in children:
-            place = self._place(child, path, start, own, at)
+            place = self._place(child, start, draft)
             places.append(place)
             start = place.end
         return places, start
 
-    def _place(self, child: Child | Begin, path: str, start: int, own: list[int], at: list[int]) -> Place:
+    def _place(self, child: Child | Begin, start: int, draft: Draft) -> Place:
         match child:
             case Turn():
-                return self._turn(child, path, start, own, at)
+                return self._turn(child, start, draft)
             case Union():
-                members = tuple(self._module(member, below(path, member), start) for member in child.members)
+                members = tuple(self._nested(member, start, draft) for member in child.members)
                 return Choice(start, max(member.end for member in members), members)
             case Module():
-                return self._module(child, below(path, child), start)
+                return self._nested(child, start, draft)
             case Parameter():
                 default = None if child.default is None else fitting(self.template.text(child.default), child)
-                room = Room(child, start, len(own), default)
-                take(default or (), start, own, at)
-                return room
+                return Room(child, start, draft.take(default or (), start), default)
             case Begin():
-                return self._words(child.tokens, start, own, at, glue=True)
-        return self._words(self.template.text(child), start, own, at, line=getattr(child, "line", 0))
+                return Words(child.tokens, start, draft.take_fixed(child.tokens, start), glue=True)
+        tokens = self.template.text(child)
+        return Words(tokens, start, draft.take_fixed(tokens, start), line=getattr(child, "line", 0))
 
-    def _turn(self, turn: Turn, path: str, start: int, own: list[int], at: list[int]) -> Said:
+    def _nested(self, module: Module, start: int, draft: Draft) -> Placed:
+        return self._module(module, below(draft.path, module), start, tuple(draft.fixed))
+
+    def _turn(self, turn: Turn, start: int, draft: Draft) -> Said:
         speak = self.template.later if self._turns_laid else self.template.first
         self._turns_laid += 1
-        opening = self._words(speak(turn.speaker), start, own, at, glue=True)
-        places, end = self._places(turn.children, path, opening.end, own, at)  # type: ignore[arg-type]
-        closing = self._words(self.template.closing(turn.speaker), end, own, at, glue=True)
+        tokens = speak(turn.speaker)
+        opening = Words(tokens, start, draft.take_fixed(tokens, start), glue=True)
+        places, end = self._places(turn.children, opening.end, draft)  # type: ignore[arg-type]
+        tokens = self.template.closing(turn.speaker)
+        closing = Words(tokens, end, draft.take_fixed(tokens, end), glue=True)
         return Said(start, closing.end, (opening, *places, closing))
 
-    def _words(
-        self, tokens: Tokens, start: int, own: list[int], at: list[int], glue: bool = False, line: int = 0
-    ) -> Words:
-        words = Words(tokens, start, len(own), glue, line)
-        take(tokens, start, own, at)
-        return words
+
+Fixed: TypeAlias = "tuple[tuple[int, int], ...]"
+"""Tokens with their positions, in order."""
+
+
+class Draft:
+    """A module being laid out. `fixed`: the text that is always there so far, that of the modules it is in included."""
+
+    def __init__(self, path: str, fixed: Fixed) -> None:
+        self.path = path
+        self.fixed = [*fixed]
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+
+    def take(self, tokens: Tokens, start: int) -> int:
+        """Tokens of its own. Answers the offset of the first."""
+        offset = len(self.tokens)
+        self.tokens += tokens
+        self.positions += range(start, start + len(tokens))
+        return offset
+
+    def take_fixed(self, tokens: Tokens, start: int) -> int:
+        """Those that no prompt changes."""
+        self.fixed += zip(tokens, range(start, start + len(tokens)), strict=True)
+        return self.take(tokens, start)
 
 
 @dataclass(frozen=True)
@@ -200,9 +239,9 @@ class Begin:
     tokens: Tokens
 
 
-def take(tokens: Sequence[int], start: int, own: list[int], at: list[int]) -> None:
-    own += tokens
-    at += range(start, start + len(tokens))
+def after(before: Piece, piece: Piece) -> Piece:
+    """The one computed after the other."""
+    return Piece(before.tokens + piece.tokens, before.positions + piece.positions, before)
 
 
 def below(path: str, module: Module) -> str:

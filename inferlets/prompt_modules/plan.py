@@ -9,7 +9,7 @@ from typing import Literal
 from .assembly import Span, assemble
 from .elements import Prompt, Turn
 from .layout import Layout, Piece
-from .policy import Policy
+from .policy import Policy, truths
 from .template import Tokens
 
 Exactness = Literal["exact", "approximate"]
@@ -85,7 +85,7 @@ def make_plan(layout: Layout, prompt: Prompt, policy: Policy | None = None, answ
     new = [span for span in spans if span.piece is None]
     tokens = tuple(token for span in new for token in span.tokens)
     positions = tuple(position for span in new for position in range(span.start, span.end))
-    return Plan(policy, tuple(views_of(spans)), tokens, positions, exactness_of(spans),
+    return Plan(policy, tuple(views_of(spans)), tokens, positions, "exact" if all(truths(spans)) else "approximate",
                 "none" if not chat else "open" if answer else "due")
 
 
@@ -102,14 +102,3 @@ def views_of(spans: Sequence[Span]) -> list[View]:
         else:
             views.append(view)
     return views
-
-
-def exactness_of(spans: Sequence[Span]) -> Exactness:
-    """Exact if what is read saw, when it was computed, just what is before it now: then it is one piece from its
-    beginning, in its place, with nothing new among it."""
-    read = sum(1 for span in spans if span.piece is not None)
-    views = views_of(spans)
-    if not views or (len(views) == 1 and (views[0].first, views[0].shift) == (0, 0)
-                     and all(span.piece is not None for span in spans[:read])):
-        return "exact"
-    return "approximate"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal, get_args
 
 from .assembly import Span, follows
 from .layout import Layout, Piece
+from .template import Tokens
 
 Kind = Literal["full", "prefix", "modules", "scaffold", "epic"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -16,7 +16,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Policy:
-    """How to reuse. `packed`: modules stand without gaps, in the order of the prompt, moved from their slots.
+    """How to reuse. `packed`: modules stand without gaps, in the order of the prompt, moved from their slots. `rooted`:
+    modules are not computed alone, but after what is always before them: the text of the schema, with the begin token,
+    and of the modules that they are in.
 
     full       nothing is reused
     prefix     what the prompt begins with, if it is all modules: exact
@@ -24,35 +26,40 @@ class Policy:
                computed: it is a few tokens, which would have seen nothing of the turn that they end
     scaffold   the same, but modules of a scaffold that are all imported as they were encoded together
     epic       modules, but the first `recompute` tokens of each are computed again, seeing what is before them
-               (LegoLink; Hu et al., "EPIC", arXiv 2410.15332). What the prompt begins with needs none of it
+               (LegoLink; Hu et al., "EPIC", arXiv 2410.15332). What is exact already needs none of it
     """
 
     kind: Kind = "modules"
     recompute: int = 0
     packed: bool = False
+    rooted: bool = False
 
     @classmethod
     def named(cls, name: str, packed: bool = False) -> Policy:
-        """`full`, `modules` and so on, or `epic-16`. Raises ValueError."""
-        begin, _, count = name.partition("-")
+        """`full`, `modules` and so on, `epic-16`, or any of them as `rooted epic-16`. Raises ValueError."""
+        *rooted, bare = name.rsplit(" ", 1)
+        begin, _, count = bare.partition("-")
         kind = next((kind for kind in KINDS if kind == begin), None)
-        if kind is None or (kind == "epic") != count.isdecimal():
+        if kind is None or (kind == "epic") != count.isdecimal() or rooted not in ([], ["rooted"]):
             raise ValueError(f"no policy {name!r}: there are full, prefix, modules, scaffold and epic-16, or so many")
-        return cls(kind, int(count or 0), packed)
+        return cls(kind, int(count or 0), packed, bool(rooted))
 
     def __str__(self) -> str:
-        return f"epic-{self.recompute}" if self.kind == "epic" else self.kind
+        """Its name."""
+        return ("rooted " if self.rooted else "") + (f"epic-{self.recompute}" if self.kind == "epic" else self.kind)
 
     def apply(self, spans: Sequence[Span], layout: Layout) -> list[Span]:
         """The spans with what they are read from. The last token is always computed: from it the model goes on."""
-        ways: dict[Kind, Callable[[], Sequence[Span]]] = {
-            "full": lambda: [replace(span, piece=None) for span in spans],
-            "prefix": lambda: list(chained(spans)),
-            "modules": lambda: unglued(spans),
-            "scaffold": lambda: list(scaffolded(unglued(spans), layout)),
-            "epic": lambda: list(linked(unglued(spans), self.recompute)),
-        }
-        return last_computed(list(ways[self.kind]()))
+        if self.kind == "full":
+            return [replace(span, piece=None) for span in spans]
+        if self.kind == "prefix":
+            return last_computed(list(chained(spans)))
+        spans = unglued(spans)
+        if self.kind == "scaffold":
+            spans = list(scaffolded(spans, layout))
+        if self.rooted:
+            spans = [rooted(span, layout) for span in spans]
+        return last_computed(list(linked(spans, self.recompute)))
 
 
 def unglued(spans: Sequence[Span]) -> list[Span]:
@@ -91,16 +98,34 @@ def scaffolded(spans: Sequence[Span], layout: Layout) -> Iterator[Span]:
             yield span
 
 
+def rooted(span: Span, layout: Layout) -> Span:
+    piece = layout.rooted.get(span.piece) if span.piece else None
+    if piece is None or piece.parent is None:
+        return span
+    return replace(span, piece=piece, offset=span.offset + len(piece.parent.tokens))
+
+
 def linked(spans: Sequence[Span], count: int) -> Iterator[Span]:
-    """The first `count` tokens of each run of a module's text are new, but for the run that everything begins with."""
+    """The first `count` tokens of each run of a module's text are new, unless they are true as they stand."""
     left = 0
-    for before, span in pairwise([None, *spans]):
-        assert span is not None
-        if before is not None and not follows(before, span):
-            left = count
+    for at, (span, true) in enumerate(zip(spans, truths(spans), strict=True)):
+        if not at or not follows(spans[at - 1], span):
+            left = 0 if true else count
         head = 0 if span.piece is None else min(left, len(span.tokens))
         left -= head
         yield from (part for part in halves(span, head) if part.tokens)
+
+
+def truths(spans: Sequence[Span]) -> Iterator[bool]:
+    """Whether what each span is read from saw, when it was computed, just what is before the span now. New spans do."""
+    tokens: Tokens = ()
+    positions: Tokens = ()
+    for span in spans:
+        piece, offset = span.piece, span.offset
+        yield piece is None or (span.shift == 0 and len(tokens) == offset
+                                and (piece.tokens[:offset], piece.positions[:offset]) == (tokens, positions))
+        tokens += span.tokens
+        positions += tuple(range(span.start, span.end))
 
 
 def halves(span: Span, count: int) -> tuple[Span, Span]:

@@ -1,7 +1,7 @@
 """Pieces kept as KV files: each is computed once, whoever needs it first, and read by everyone from then on.
 
-    folder/<digest>           the states of one piece; appears whole, by a rename
-    folder/<digest>.draft     the same while it is being computed: empty, and locked by the one who computes
+    folder/<digest>           the states of one piece; gets its name when it is whole
+    folder/<digest>.lock      empty; there while somebody computes the piece, and locked by whoever does
 
 The digest is of tokens, positions and model, so a name says what the file holds. In a folder below /shared a file may
 be another user's, who may have put anything there. It is believed only if the kernel says that its states are exact and
@@ -11,6 +11,7 @@ of this model, and if its tokens and positions are those of the piece; what rema
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import cadenza
@@ -82,25 +83,29 @@ class Shelf:
     async def _made(self, path: str, piece: Piece) -> File:
         """Computes the piece, unless somebody does so right now: then waits for that."""
         try:
-            draft = File.open(f"{path}.draft", "read", "append", "create")
+            turnstile = File.open(f"{path}.lock", "read", "append", "create")
         except cadenza.Denied:
             return await self._computed(piece)      # another user is at it: nobody is waited for who may never end
-        with draft:
-            async with draft.lock():
+        with turnstile:
+            async with turnstile.lock():
                 found = self._found(path, piece)
-                return found or await self._published(path, piece)
+                if found is not None:
+                    return found
+                try:
+                    return await self._published(path, piece)
+                finally:
+                    with contextlib.suppress(cadenza.NotFound):
+                        kv.unlink(f"{path}.lock")
 
     async def _published(self, path: str, piece: Piece) -> File:
-        """Computes the piece and names it. Who was last to name it has the name."""
+        """Computes the piece and names it; it stays without a name if that is another user's."""
         file = await self._computed(piece)
-        try:
-            kv.unlink(f"{path}.draft")
-            file.link(f"{path}.draft")
-            kv.rename(f"{path}.draft", path)
+        with contextlib.suppress(cadenza.NotFound, cadenza.Denied):
+            kv.unlink(path)                         # what is there is not to be trusted
+        with contextlib.suppress(cadenza.Exists):
+            file.link(path)
             if self._durable:
                 await file.sync()
-        except (cadenza.Denied, cadenza.NotFound, cadenza.Exists):
-            pass                                    # the name is another's: this one stays without
         return file
 
     async def _computed(self, piece: Piece) -> File:
