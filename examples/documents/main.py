@@ -28,7 +28,7 @@ QUESTIONS = (
     "What does Vera keep?",
     "What does the friend of Ivo keep?",
 )
-FIRST = Policy("epic", recompute=8, packed=True)
+FIRST = Policy("epic", recompute=8, packed=True, rooted=True)
 SECOND = Policy("full", packed=True)
 UNSURE = -1.0     # log-probability of the least likely token of an answer
 COMMON = {"what", "where", "who", "how", "old", "do", "does", "is", "the", "in", "a", "of", "as"}
@@ -71,7 +71,7 @@ async def answer(library: Library, question: str) -> list[str]:
 async def main(args: cadenza.Arguments) -> None:
     questions = [args.question] if "question" in args else QUESTIONS
     with Library(parse_schema(args.get("schema", SCHEMA)), "documents", durable=args.get("durable", False)) as library:
-        computed = await library.encode()
+        computed = await library.encode(FIRST)
         print(f"{len(library.layout.modules) - 1} documents, {computed} tokens computed for their files")
         for lines in await asyncio.gather(*(answer(library, question) for question in questions)):
             print("\n".join(lines))

@@ -17,7 +17,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TypeAlias
 
 from .elements import Child, Module, Parameter, Scaffold, Schema, Turn, Union
@@ -42,6 +42,11 @@ class Piece:
     @cached_property
     def _hash(self) -> int:
         return hash((self.tokens, self.positions))
+
+    def packed(self) -> Piece:
+        """The same tokens without gaps, from position 0 on."""
+        parent = self.parent.packed() if self.parent else None
+        return Piece(self.tokens, tuple(range(len(self.tokens))), parent)
 
     def digest(self, fingerprint: str) -> str:
         """Of the content and of the model that computes it, 64 hexadecimal letters."""
@@ -128,6 +133,7 @@ class Layout:
         root = Module(schema.name, schema.children)
         self.root = self._module(root, "", 0, (), template.begin(self.has_turns))
         self.scaffolds = [self._scaffold(scaffold) for scaffold in schema.scaffolds]
+        self.pieces = cache(self._pieces)
 
     @cached_property
     def modules(self) -> dict[str, Placed]:
@@ -138,15 +144,14 @@ class Layout:
         """How many positions the schema takes."""
         return self.root.end
 
-    @cached_property
-    def rooted(self) -> dict[Piece, Piece]:
-        """For each piece, the same computed after what is always before it: text of the schema and of the modules that
-        it is in. Those that nothing is before are left out."""
+    def _pieces(self, packed: bool, rooted: bool) -> dict[Piece, Piece]:
+        """How each piece is computed to be read: in its place or packed, right at the beginning; alone or rooted, after
+        what is always before it."""
         pairs = [(placed.piece, placed.before) for placed in self.modules.values()]
         firsts = [min((self.modules[path] for path in paths), key=lambda placed: placed.start)
                   for paths, _ in self.scaffolds]
         pairs += [(piece, first.before) for (_, piece), first in zip(self.scaffolds, firsts, strict=True)]
-        return {piece: after(before, piece) for piece, before in pairs if piece and before.tokens}
+        return {piece: after(before if rooted else NOTHING, piece, packed) for piece, before in pairs if piece}
 
     def _scaffold(self, scaffold: Scaffold) -> tuple[frozenset[str], Piece]:
         """The paths of its members, and what they are together. Raises Malformed, UnionConflict."""
@@ -239,9 +244,13 @@ class Begin:
     tokens: Tokens
 
 
-def after(before: Piece, piece: Piece) -> Piece:
-    """The one computed after the other."""
-    return Piece(before.tokens + piece.tokens, before.positions + piece.positions, before)
+NOTHING = Piece((), ())
+
+
+def after(before: Piece, piece: Piece, packed: bool) -> Piece:
+    """The one computed after the other; packed, both right at the beginning, without gaps."""
+    whole = Piece(before.tokens + piece.tokens, before.positions + piece.positions, before if before.tokens else None)
+    return whole.packed() if packed else whole
 
 
 def below(path: str, module: Module) -> str:

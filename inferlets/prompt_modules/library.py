@@ -43,12 +43,12 @@ class Library:
         self.layout = Layout(self.schema, model_template())
         self._shelf = Shelf(folder, durable)
 
-    async def encode(self) -> int:
-        """Computes all modules and scaffolds that have no file yet; else the first prompts do. Answers how many tokens
-        were computed."""
+    async def encode(self, policy: Policy | None = None) -> int:
+        """Computes all modules and scaffolds that have no file yet, as that policy reads them; else the first prompts
+        do. Answers how many tokens were computed."""
         before = self._shelf.computed_tokens
-        modules = [placed.piece for placed in self.layout.modules.values() if placed.piece]
-        await asyncio.gather(*map(self._shelf.file, [*modules, *(piece for _, piece in self.layout.scaffolds)]))
+        policy = policy or Policy()
+        await asyncio.gather(*map(self._shelf.file, self.layout.pieces(policy.packed, policy.rooted).values()))
         return self._shelf.computed_tokens - before
 
     def plan(self, prompt: Prompt | str, policy: Policy | None = None, answer: bool = True) -> Plan:

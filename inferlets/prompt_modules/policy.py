@@ -16,9 +16,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Policy:
-    """How to reuse. `packed`: modules stand without gaps, in the order of the prompt, moved from their slots. `rooted`:
-    modules are not computed alone, but after what is always before them: the text of the schema, with the begin token,
-    and of the modules that they are in.
+    """How to reuse. `packed`: modules stand without gaps, in the order of the prompt; they were computed right at the
+    beginning, and are moved. `rooted`: they are not computed alone, but after what is always before them: the text of
+    the schema, with the begin token, and of the modules that they are in.
 
     full       nothing is reused
     prefix     what the prompt begins with, if it is all modules: exact
@@ -57,8 +57,8 @@ class Policy:
         spans = unglued(spans)
         if self.kind == "scaffold":
             spans = list(scaffolded(spans, layout))
-        if self.rooted:
-            spans = [rooted(span, layout) for span in spans]
+        pieces = layout.pieces(self.packed, self.rooted)
+        spans = [read_from(pieces[span.piece], span) if span.piece else span for span in spans]
         return last_computed(list(linked(spans, self.recompute)))
 
 
@@ -98,11 +98,9 @@ def scaffolded(spans: Sequence[Span], layout: Layout) -> Iterator[Span]:
             yield span
 
 
-def rooted(span: Span, layout: Layout) -> Span:
-    piece = layout.rooted.get(span.piece) if span.piece else None
-    if piece is None or piece.parent is None:
-        return span
-    return replace(span, piece=piece, offset=span.offset + len(piece.parent.tokens))
+def read_from(piece: Piece, span: Span) -> Span:
+    """The span, read from another making of its piece."""
+    return replace(span, piece=piece, offset=span.offset + (len(piece.parent.tokens) if piece.parent else 0))
 
 
 def linked(spans: Sequence[Span], count: int) -> Iterator[Span]:

@@ -88,11 +88,8 @@ class Shelf:
             return await self._computed(piece)      # another user is at it: nobody is waited for who may never end
         with turnstile:
             async with turnstile.lock():
-                found = self._found(path, piece)
-                if found is not None:
-                    return found
                 try:
-                    return await self._published(path, piece)
+                    return self._found(path, piece) or await self._published(path, piece)
                 finally:
                     with contextlib.suppress(cadenza.NotFound):
                         kv.unlink(f"{path}.lock")

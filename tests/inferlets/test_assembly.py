@@ -76,7 +76,7 @@ def test_the_layout_of_a_module_is_the_same_whatever_is_imported() -> None:
     layout = Wording().layout(LETTERS)
     for prompt in ("<c/>", "<b/><c/>", "new<c/>"):
         plan = make_plan(layout, parse_prompt(f"<prompt schema='s'>{prompt}</prompt>"))
-        view = next(view for view in plan.views if view.piece is layout.modules["c"].piece)
+        view = next(view for view in plan.views if view.piece == layout.modules["c"].piece)
         assert (view.first, view.count, view.shift) == (0, 5, 0)
 
 

@@ -53,13 +53,28 @@ async def main(args):
     for imports in ("<mara/><ivo/>", "<tara/><ivo what='a'/>", "<ivo/><mara/><tara/>"):
         for packed in (False, True):
             full, _ = await logits(library, asked(imports), "full", packed)
-            for policy in ("prefix", "epic-99"):
+            for policy in ("prefix", "epic-99", "rooted epic-99"):
                 other, report = await logits(library, asked(imports), policy, packed)
                 found.append((far(full, other), report.exactness, report.reused_tokens > 0))
     return found
 ''')
     assert all(distance < CLOSE and exactness == "exact" for distance, exactness, _ in found), found
-    assert [reused for _, _, reused in found] == [True, True] * 6
+    assert all(reused for _, _, reused in found)
+
+
+def test_a_rooted_module_right_after_what_is_always_there_is_exact(serving: Serving) -> None:
+    [found] = serving.answers(BEGIN + '''
+async def main(args):
+    library = Library(FACTS, "rooted")
+    await library.encode(Policy("modules", rooted=True))
+    full, _ = await logits(library, asked("<mara/>"), "full")
+    alone, report = await logits(library, asked("<mara/>"), "modules")
+    rooted, exact = await logits(library, asked("<mara/>"), "rooted modules")
+    return [far(full, alone), report.exactness, far(full, rooted), exact.exactness, exact.encoded_tokens,
+            exact.reused_tokens == report.reused_tokens]
+''')
+    assert found[0] > CLOSE > found[2], found
+    assert found[1:2] + found[3:] == ["approximate", "exact", 0, True]
 
 
 REFERENCE = '''

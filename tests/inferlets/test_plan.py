@@ -55,6 +55,10 @@ def planned(policy: str, prompt: str, packed: bool = False, schema: str = SCHEMA
     ("epic-2", "<b/><c/>new", "<begin>A|B2 B3|C2 C3", "B1 C1 Znew", "approximate"),
     ("epic-2", "<p x='z'/>new", "<begin>A", "P z QZnew", "exact"),
     ("epic-9", "<b/><c/>new", "<begin>A", "B1 B2 B3C1 C2 C3Znew", "exact"),
+    ("rooted modules", "<b/>new", "<begin>A|B1 B2 B3|Z", "new", "approximate"),
+    ("rooted epic-2", "<b/><c/>new", "<begin>A|B1 B2 B3|C2 C3", "C1 Znew", "approximate"),
+    ("rooted epic-2", "<b/>new", "<begin>A|B1 B2 B3", "Znew", "exact"),
+    ("rooted scaffold", "<b/><c/>new", "<begin>A|B1 B2 B3C1 C2 C3|Z", "new", "approximate"),
 ])
 def test_what_is_read_and_what_is_computed(policy: str, prompt: str, read: str, computed: str, exactness: str) -> None:
     plan, *found = planned(policy, prompt)
@@ -71,8 +75,20 @@ def test_the_last_token_is_always_computed() -> None:
 def test_packed_modules_are_shifted_and_what_moved_is_not_exact() -> None:
     plan, read, _ = planned("modules", "<c/>new", packed=True)
     assert read == "<begin>A|C1 C2 C3|Z"
-    assert [view.shift for view in plan.views] == [0, -5, -12]
-    assert planned("modules", "new", packed=True)[0].exactness == "approximate"
+    assert [view.shift for view in plan.views] == [0, 2, 5]
+    assert plan.exactness == "approximate"
+    assert planned("modules", "new", packed=True)[0].exactness == "exact"
+
+
+def test_a_packed_module_is_one_piece_wherever_its_schema_has_it() -> None:
+    text = '<schema name="s">{}<module name="b">B1 B2</module></schema>'
+    other = '<module name="a">A</module>'
+    wording = Wording()
+    one, two = (wording.layout(text.format(before)) for before in ("", other))
+    for rooted in (False, True):
+        made = [layout.pieces(True, rooted)[layout.modules["b"].piece] for layout in (one, two)]  # type: ignore[index]
+        assert made[0].digest("model") == made[1].digest("model")
+    assert one.modules["b"].piece != two.modules["b"].piece
 
 
 def test_a_prefix_is_exact_packed_or_not_and_made_of_what_is_before() -> None:
@@ -111,14 +127,31 @@ def test_a_piece_is_named_by_what_it_holds_and_by_the_model() -> None:
     assert b.digest("model") != moved.digest("model")
 
 
-@pytest.mark.parametrize("name", ["", "epic", "epic-x", "full-3", "whole"])
+def test_a_rooted_module_is_computed_after_what_is_always_before_it() -> None:
+    wording = Wording()
+    schema = """<schema name="s"><system>A <module name="m">B <parameter name="p" length="2" default="C"/> D
+        <module name="n">E</module> F</module> G <module name="o">H</module></system></schema>"""
+    layout = wording.layout(schema.replace("\n        ", " "))
+    rooted = {wording.text(piece.tokens): piece for piece in layout.pieces(packed=False, rooted=True).values()}
+    always = {text: wording.text(piece.parent.tokens) for text, piece in rooted.items() if piece.parent}
+    assert always == {
+        "<begin><system>A B C D  F": "<begin><system>A ",
+        "<begin><system>A B  D E": "<begin><system>A B  D ",
+        "<begin><system>A  G H": "<begin><system>A  G ",
+    }
+    for piece in rooted.values():
+        assert list(piece.positions) == sorted(set(piece.positions))
+
+
+@pytest.mark.parametrize("name", ["", "epic", "epic-x", "full-3", "whole", "rooted", "routed full"])
 def test_a_policy_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="no policy"):
         Policy.named(name)
 
 
 def test_a_policy_is_said_as_it_is_named() -> None:
-    assert [str(Policy.named(name)) for name in ("full", "epic-16")] == ["full", "epic-16"]
+    for name in ("full", "epic-16", "rooted modules"):
+        assert str(Policy.named(name)) == name
 
 
 def test_an_empty_prompt_has_nothing_to_plan() -> None:
@@ -153,9 +186,9 @@ def asked(draw: st.DrawFn) -> tuple[Schema, Prompt]:
     return schema, Prompt("s", [*items, draw(WORDS), Turn("user", draw(WORDS))])
 
 
-@given(asked(), st.sampled_from(KINDS), st.integers(0, 4), st.booleans())
+@given(asked(), st.sampled_from(KINDS), st.integers(0, 4), st.booleans(), st.booleans())
 def test_every_token_is_read_or_computed_once_and_the_policy_changes_none(
-    made: tuple[Schema, Prompt], kind: str, recompute: int, packed: bool
+    made: tuple[Schema, Prompt], kind: str, recompute: int, packed: bool, rooted: bool
 ) -> None:
     schema, prompt = made
     wording = Wording()
@@ -164,7 +197,7 @@ def test_every_token_is_read_or_computed_once_and_the_policy_changes_none(
         whole = make_plan(layout, prompt, Policy("full", packed=packed))
     except DoesNotFit:
         assume(False)
-    name = f"epic-{recompute}" if kind == "epic" else kind
+    name = ("rooted " if rooted else "") + (f"epic-{recompute}" if kind == "epic" else kind)
     plan = make_plan(layout, prompt, Policy.named(name, packed))
     assert wording.written(plan) == wording.written(whole)
     assert plan.reused_tokens + plan.computed_tokens == whole.computed_tokens
