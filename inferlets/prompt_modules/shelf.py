@@ -73,7 +73,7 @@ class Shelf:
     def _found(self, path: str, piece: Piece) -> File | None:
         try:
             file = File.open(path)
-        except (cadenza.NotFound, cadenza.Denied):
+        except (cadenza.NotFound, cadenza.Denied, cadenza.errors.Damaged):
             return None
         if trustworthy(file, piece):
             return file
