@@ -33,9 +33,7 @@ class BatchBuilder:
         self._row_starts = [0]
         self._segment_starts = [0]
         self._segment_tokens: list[int] = []
-        self._segment_firsts: list[int] = []
-        self._segment_skips: list[int] = []
-        self._segment_shifts: list[int] = []
+        self._segment_places: dict[int, tuple[int, int, int]] = {}      # first, skip, shift, where one of them is not 0
         self._page_starts = [0]
         self._pages: list[Int32] = []
         self._contiguous: list[bool] = []
@@ -118,6 +116,9 @@ class BatchBuilder:
     def build(self) -> Batch:
         frames, size = self._pool.frames, self._pool.page_tokens
         pages, offsets = np.divmod(np.array(self._slots, np.int32), np.int32(size))
+        places = np.zeros((3, len(self._segment_tokens)), np.int32)
+        for segment, place in self._segment_places.items():
+            places[:, segment] = place
         batch = Batch(
             step=self.step,
             tokens=np.array(self._tokens, np.int32),
@@ -126,9 +127,9 @@ class BatchBuilder:
             row_starts=np.array(self._row_starts, np.int32),
             segment_starts=np.array(self._segment_starts, np.int32),
             segment_tokens=np.array(self._segment_tokens, np.int32),
-            segment_firsts=np.array(self._segment_firsts, np.int32),
-            segment_skips=np.array(self._segment_skips, np.int32),
-            segment_shifts=np.array(self._segment_shifts, np.int32),
+            segment_firsts=places[0],
+            segment_skips=places[1],
+            segment_shifts=places[2],
             page_starts=np.array(self._page_starts, np.int32),
             pages=frames[np.concatenate(self._pages)] if self._pages else np.zeros(0, np.int32),
             contiguous=np.array(self._contiguous, np.uint8),
@@ -145,13 +146,22 @@ class BatchBuilder:
         return batch
 
     def _add_segments(self, file: File, offset: int) -> None:
+        """What a pass reads of `file`, whose tokens have offsets from `offset` on."""
+        if not file.parts.count:                         # nearly all files: one segment, or none
+            table = file.table
+            if table.count:
+                if offset:
+                    self._segment_places[len(self._segment_tokens)] = offset, 0, 0
+                self._add_segment(table.pages(), table.count)
+            return
         for pages, first, skip, count, shift in file.segments():
-            self._segment_tokens.append(count)
-            self._segment_firsts.append(offset + first)
-            self._segment_skips.append(skip)
-            self._segment_shifts.append(shift)
-            self._page_starts.append(self._page_starts[-1] + len(pages))
-            self._pages.append(pages)
+            self._segment_places[len(self._segment_tokens)] = offset + first, skip, shift
+            self._add_segment(pages, count)
+
+    def _add_segment(self, pages: Int32, tokens: int) -> None:
+        self._segment_tokens.append(tokens)
+        self._page_starts.append(self._page_starts[-1] + len(pages))
+        self._pages.append(pages)
 
     def _build_samples(self, batch: Batch) -> None:
         tokens, lanes, temperature, top_k, top_p, min_p, seeds, draws, masks = zip(*self._samples, strict=True)
