@@ -1,130 +1,100 @@
-"""Attention over pages: what each token of a batch may see, and the reading of it.
+"""Attention over pages: the reading of what row.py says that tokens see.
 
-Segments are runs of slots in pages. The slots of one row, gathered page after page, lie so:
-
-    slot     0 … 15 │ 16 … 31 ││ 32 … 47 ││ …         │ page   ││ segment
-    offset   · · 0 … │ … 18 · · ││ 25 … 40 ││ …   · hidden: no token of this row that anybody reads
-
-A token sees a slot if and only if the slot's offset is at most its own, the slot's position (with its segment's shift)
-is at most its own, and, when ranges of visible offsets name the token, one of them holds the slot's offset. In a
-contiguous row the second follows from the first. A token that sees nothing reads zeros.
-
-Several parts of a row are read one by one and merged by the natural logarithms of the sums of their weights:
-out = Σ exp(lse_i − lse) · out_i, lse = log Σ exp(lse_i). A part of which a token sees nothing has −∞ and adds nothing.
+What a token reads is cut into parts, each read by itself and merged by the natural logarithms of the sums of weights:
+out = Σ exp(log_i − log) · out_i, log = log Σ exp(log_i). A part of which a token sees nothing has −∞ and adds nothing.
+So a long run of neighbouring slots is read where it lies, and only what is scattered is gathered; and keys that are to
+be read `shift` positions further on stay as they are: the queries of that part are turned back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from cadenza.kernel.device.batch import Batch, Int64
 from cadenza.kernel.device.paged_kv import PagedKv
+from cadenza.kernel.device.row import Bool, Row, Segment, runs
 from cadenza.kernel.model.rope import Rotation, rotate, rotation
 
-Bool = NDArray[np.bool_]
-
-HIDDEN = np.iinfo(np.int64).max       # offset of a slot that holds no token of the row
 QUERY_BLOCK = 512                     # queries of a part with a mask that are read at once: bounds the mask
-MOST_RUNS = 8                         # runs of neighbouring pages of a segment that are read in place
+IN_PLACE_TOKENS = 512                 # a run of so many slots is read where it lies: less is cheaper to gather
 
+# Answers what was read, and the natural logarithms; zeros for a query whose mask hides everything.
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
-
-class Segment(NamedTuple):
-    """One segment of a row: `length` tokens, `skip` slots into `pages`, offsets from `first` on."""
-
-    pages: Int64
-    first: int
-    skip: int
-    length: int
-    shift: int
-
-    def offsets(self, page_tokens: int) -> Int64:
-        """Of each slot of its pages; HIDDEN where there is no token of it."""
-        own = np.arange(len(self.pages) * page_tokens, dtype=np.int64) - self.skip
-        return np.where((own >= 0) & (own < self.length), own + self.first, HIDDEN)
+Read = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a batch: T of its own tokens at the end of L offsets."""
-
-    batch: Batch
-    number: int
-
-    @property
-    def tokens(self) -> slice:
-        """Into `batch.tokens`."""
-        return slice(*self.batch.row_starts[self.number : self.number + 2].tolist())
-
-    @property
-    def _segments(self) -> slice:
-        return slice(*self.batch.segment_starts[self.number : self.number + 2].tolist())
-
-    def segments(self) -> Iterator[Segment]:
-        """Those that hold a token."""
-        batch = self.batch
-        for n in range(self._segments.start, self._segments.stop):
-            if batch.segment_tokens[n]:
-                pages = batch.pages[batch.page_starts[n] : batch.page_starts[n + 1]].astype(np.int64)
-                yield Segment(pages, int(batch.segment_firsts[n]), int(batch.segment_skips[n]),
-                              int(batch.segment_tokens[n]), int(batch.segment_shifts[n]))  # fmt: skip
-
-    @property
-    def pages(self) -> Int64:
-        segments = self._segments
-        first, end = self.batch.page_starts[[segments.start, segments.stop]].tolist()
-        return self.batch.pages[first:end].astype(np.int64)
-
-    @property
-    def length(self) -> int:
-        last = self._segments.stop - 1
-        return int(self.batch.segment_firsts[last] + self.batch.segment_tokens[last])
-
-    @property
-    def shifted(self) -> bool:
-        return bool(self.batch.segment_shifts[self._segments].any())
-
-    @property
-    def ranges(self) -> NDArray[np.int32]:
-        """Its visible ranges, [·, 3]."""
-        return self.batch.visible_ranges[slice(*self.batch.visible_starts[self.number : self.number + 2].tolist())]
-
-    @property
-    def plain(self) -> bool:
-        """Causality by offset says all, and slots are offsets."""
-        segments = self._segments
-        one = segments.stop - segments.start == 1
-        return one and bool(self.batch.contiguous[self.number]) and not len(self.ranges)
+def merge(reads: Sequence[Read]) -> Tensor:
+    """Of several parts, each what was read […, head dim] and the natural logarithm of the sum of its weights […]. Zero
+    where every part says −∞."""
+    if len(reads) == 1:
+        return reads[0][0]
+    weights = torch.softmax(torch.stack([logs for _, logs in reads]), 0).nan_to_num_(0.0)
+    merged = reads[0][0].float() * weights[0][..., None]
+    for (out, _), weight in zip(reads[1:], weights[1:], strict=True):
+        merged.addcmul_(out.float(), weight[..., None])
+    return merged.to(reads[0][0].dtype)
 
 
-def visible_slots(row: Row, segment: Segment, kv: PagedKv) -> Bool:
-    """Which slots of the segment's pages each token of `row` sees, [T, slots]. The batch's positions are in `kv`."""
-    batch, tokens = row.batch, row.tokens
-    count = tokens.stop - tokens.start
-    offsets = segment.offsets(kv.page_tokens)
-    seen: Bool = offsets <= np.arange(row.length - count, row.length)[:, None]
-    if not batch.contiguous[row.number]:
-        held = kv.positions.reshape(-1, kv.page_tokens)[segment.pages].ravel()
-        seen &= held + segment.shift <= batch.positions[tokens, None]
-    return seen & _named(row.ranges, offsets, count) if len(row.ranges) else seen
+class Turning:
+    """Turns queries back, as if the keys stood further on. `frequencies`: those by which the model rotates."""
+
+    def __init__(self, frequencies: Tensor) -> None:
+        self._frequencies = frequencies.double()
+
+    def by(self, shifts: Sequence[int]) -> Rotation | None:
+        """None when there is nothing to turn."""
+        return rotation(self._frequencies, -torch.tensor(shifts), torch.float32) if any(shifts) else None
 
 
-def _named(ranges: NDArray[np.int32], offsets: Int64, tokens: int) -> Bool:
-    """Which slots lie in a range of the token; all of them for a token without one. [tokens, slots]"""
-    named = np.ones((tokens, len(offsets)), np.bool_)
-    named[ranges[:, 0]] = False
-    for token, first, count in ranges.tolist():
-        named[token] |= (offsets >= first) & (offsets < first + count)
-    return named
+def turned(queries: Tensor, turn: Rotation | None) -> Tensor:
+    """`queries` [T, heads, head dim], turned in float32."""
+    return queries if turn is None else rotate(queries.float(), turn).to(queries.dtype)
+
+
+class Part:
+    """Slots that the tokens of a row read in one go: all of them (`visible` None), those up to their own (`causal`), or
+    those of `visible` [T, slots]. Neighbouring slots are read where they lie."""
+
+    def __init__(self, kv: PagedKv, slots: Int64, turn: Rotation | None = None, *, causal: bool = False,
+                 visible: Bool | None = None) -> None:  # fmt: skip
+        self._kv, self._turn, self._causal = kv, turn, causal
+        self._slots = torch.from_numpy(slots) if len(runs(slots)) > 1 else slice(int(slots[0]), int(slots[-1]) + 1)
+        self._visible = None if visible is None else torch.from_numpy(visible)
+
+    def read(self, layer: int, queries: Tensor) -> Read:
+        """`queries` [T, heads, head dim]. What they read [heads, T, head dim], and the logarithms [heads, T]."""
+        mine = turned(queries, self._turn).transpose(0, 1)[None]
+        keys, values = self._kv.read(layer, self._slots)
+        out, logs = self._read(mine, keys[None], values[None])
+        return out[0], logs[0]
+
+    def _read(self, queries: Tensor, keys: Tensor, values: Tensor) -> Read:
+        if self._causal:
+            read: Read = _flash(queries, keys, values, is_causal=True)
+            return read
+        if self._visible is None:
+            # The queries of a kv head one after the other: more rows at a time for the same keys.
+            grouped = queries.reshape(1, keys.shape[1], -1, queries.shape[3])
+            out, logs = _flash(grouped, keys, values)
+            return out.reshape(queries.shape), logs.reshape(queries.shape[:3])
+        blocks = [(queries[:, :, first : first + QUERY_BLOCK], self._visible[first : first + QUERY_BLOCK])
+                  for first in range(0, queries.shape[2], QUERY_BLOCK)]  # fmt: skip
+        reads = [_masked(some, keys, values, visible) for some, visible in blocks]
+        return torch.cat([out for out, _ in reads], 2), torch.cat([logs for _, logs in reads], 2)
+
+
+def _masked(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Read:
+    """`visible` [queries, slots]."""
+    hidden = torch.zeros(visible.shape, dtype=queries.dtype).masked_fill_(~visible, -torch.inf)
+    out, logs = _flash(queries, keys, values, attn_mask=hidden[None, None])
+    return out, logs.masked_fill(~visible.any(1), -torch.inf)
 
 
 class Readers(Protocol):
@@ -134,156 +104,143 @@ class Readers(Protocol):
         """`queries` [tokens of the batch, heads, head dim]; writes those of its own tokens into `out`, likewise."""
 
 
-class Part:
-    """A run of slots that the tokens of a row read in one go: all of them (`visible` None), those up to their own
-    (`causal`), or those of `visible` [T, slots]. Slots of neighbouring pages are read where they lie."""
-
-    def __init__(self, kv: PagedKv, pages: Int64, first: int, length: int, *, causal: bool = False,
-                 visible: Bool | None = None, turn: Rotation | None = None) -> None:  # fmt: skip
-        """`length` slots from slot `first` of `pages` on."""
-        self._kv, self._causal, self._turn = kv, causal, turn
-        at, self._first = divmod(first, kv.page_tokens)
-        pages = pages[at : at - (-(self._first + length) // kv.page_tokens)]
-        self._slots = slice(self._first, self._first + length)
-        self._start = int(pages[0]) * kv.page_tokens if len(_runs(pages)) == 1 else None
-        self._pages = torch.from_numpy(pages)
-        self._visible = None if visible is None else torch.from_numpy(visible)
-
-    def read(self, layer: int, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """`queries` [1, heads, T, head dim]. What they read, likewise, and the logarithms [1, heads, T]."""
-        if self._turn is not None:
-            queries = rotate(queries.transpose(1, 2).float(), self._turn).to(queries.dtype).transpose(1, 2)
-        keys, values = self._kv.view(layer, self._start) if self._start is not None else self._kv.gather(
-            layer, self._pages)  # fmt: skip
-        keys, values = keys[None, :, self._slots], values[None, :, self._slots]
-        if self._causal:
-            read: tuple[Tensor, Tensor] = _flash(queries, keys, values, is_causal=True)
-            return read
-        if self._visible is None:
-            # The queries of a kv head one after the other: more rows at a time for the same keys.
-            grouped = queries.reshape(1, keys.shape[1], -1, queries.shape[3])
-            out, logs = _flash(grouped, keys, values)
-            return out.reshape(queries.shape), logs.reshape(queries.shape[:3])
-        blocks = [self._masked(queries, keys, values, first) for first in range(0, queries.shape[2], QUERY_BLOCK)]
-        return torch.cat([out for out, _ in blocks], 2), torch.cat([lse for _, lse in blocks], 2)
-
-    def _masked(self, queries: Tensor, keys: Tensor, values: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        assert self._visible is not None, "a part without a mask"
-        part = slice(first, first + QUERY_BLOCK)
-        hidden = torch.zeros(self._visible[part].shape, dtype=queries.dtype)
-        hidden.masked_fill_(~self._visible[part], -torch.inf)
-        out, lse = _flash(queries[:, :, part], keys, values, attn_mask=hidden[None, None])
-        blind = ~self._visible[part].any(1)
-        return out.masked_fill(blind[:, None], 0), lse.masked_fill(blind, -torch.inf)
-
-
-def _runs(pages: Int64) -> list[Int64]:
-    """Pages that are neighbours in the pool, together."""
-    return np.split(pages, np.flatnonzero(np.diff(pages) != 1) + 1)
-
-
-def merge(reads: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Of several parts, each what was read [1, heads, T, head dim] and the natural logarithm of the sum of its weights
-    [1, heads, T]. Zero where every part says −∞."""
-    if len(reads) == 1:
-        return reads[0][0]
-    logs = torch.stack([lse for _, lse in reads])
-    weights = torch.softmax(logs, 0).nan_to_num_(0.0)
-    merged = reads[0][0].float() * weights[0][..., None]
-    for (out, _), weight in zip(reads[1:], weights[1:], strict=True):
-        merged.addcmul_(out.float(), weight[..., None])
-    return merged.to(reads[0][0].dtype)
-
-
 class Chunk:
-    """One row of several tokens, or of many segments: prefill, verification, modules."""
+    """One row of several tokens: prefill, verification."""
 
-    def __init__(self, row: Row, kv: PagedKv, frequencies: Tensor) -> None:
-        self._tokens = row.tokens
-        self._row, self._kv, self._frequencies = row, kv, frequencies
-        self._parts = [part for segment in row.segments() for part in self._plan(segment)]
+    def __init__(self, row: Row, kv: PagedKv, turning: Turning) -> None:
+        self._tokens, self._row, self._kv, self._turning = row.tokens, row, kv, turning
+        before, own = row.parted()
+        seen = [segment for segment in before if row.sees_all(segment, kv.positions)]
+        masked = [segment for segment in before if not row.sees_all(segment, kv.positions)]
+        causal = row.sees_causally(own)
+        self._parts = self._seen_parts(seen) + self._masked_parts(masked if causal else [*masked, own])
+        if causal:
+            self._parts.append(Part(kv, own.slots, causal=True))
 
     def read(self, layer: int, queries: Tensor, out: Tensor) -> None:
-        mine = queries[self._tokens].transpose(0, 1)[None]
-        read = merge([part.read(layer, mine) for part in self._parts])
-        out[self._tokens] = read[0].transpose(0, 1)
+        mine = queries[self._tokens]
+        out[self._tokens] = merge([part.read(layer, mine) for part in self._parts]).transpose(0, 1)
 
-    def _plan(self, segment: Segment) -> list[Part]:
-        """What stands before the row's own tokens, in as few runs as can be, and what is among them."""
-        row, kv = self._row, self._kv
-        if not self._ordered(segment):
-            length = len(segment.pages) * kv.page_tokens
-            return [Part(kv, segment.pages, 0, length, visible=visible_slots(row, segment, kv),
-                         turn=self._turn(segment.shift))]  # fmt: skip
-        own = max(0, segment.first + segment.length - (row.length - (row.tokens.stop - row.tokens.start)))
-        parts = self._before(segment, segment.length - own)
-        if own:
-            parts.append(Part(kv, segment.pages, segment.skip + segment.length - own, own, causal=True))
-        return parts
+    def _seen_parts(self, segments: list[Segment]) -> list[Part]:
+        return [Part(self._kv, slots, self._turning.by([shift]))
+                for shift, some in _by_shift(segments).items() for slots in _pieces([x.slots for x in some])]
 
-    def _before(self, segment: Segment, length: int) -> list[Part]:
-        """The first `length` tokens of a segment, all of which every token sees."""
-        if not length:
-            return []
-        size, turn = self._kv.page_tokens, self._turn(segment.shift)
-        pages = segment.pages[: -(-(segment.skip + length) // size)]
-        runs = _runs(pages)
-        if len(runs) > MOST_RUNS:
-            return [Part(self._kv, pages, segment.skip, length, turn=turn)]
-        parts, first = [], segment.skip
-        for run in runs:
-            count = min(len(run) * size - first, length)
-            parts.append(Part(self._kv, run, first, count, turn=turn))
-            first, length = 0, length - count
-        return parts
-
-    def _ordered(self, segment: Segment) -> bool:
-        """Whether every token sees all of the segment that stands before it in the row."""
-        row, positions = self._row, self._kv.positions.reshape(-1, self._kv.page_tokens)
-        if row.plain:
-            return True
-        if len(row.ranges):
-            return False
-        mine = row.batch.positions[row.tokens]
-        own = max(0, segment.first + segment.length - (row.length - len(mine)))
-        held = positions[segment.pages].ravel()[segment.skip : segment.skip + segment.length - own]
-        before = not len(held) or int(held.max()) + segment.shift <= int(mine.min())
-        return before and (not own or bool((np.diff(mine) >= 0).all()))
-
-    def _turn(self, shift: int) -> Rotation | None:
-        """Turns a query back, as if the keys stood `shift` further on."""
-        return rotation(self._frequencies.double(), torch.tensor([-shift]), torch.float32) if shift else None
+    def _masked_parts(self, segments: list[Segment]) -> list[Part]:
+        row, positions = self._row, self._kv.positions
+        return [Part(self._kv, np.concatenate([x.slots for x in some]), self._turning.by([shift]),
+                     visible=np.concatenate([row.visible(x, positions) for x in some], 1))
+                for shift, some in _by_shift(segments).items()]  # fmt: skip
 
 
-class Decodes:
-    """Rows of one token each and of similar lengths, padded to the longest with slots that none sees."""
+def _by_shift(segments: list[Segment]) -> dict[int, list[Segment]]:
+    found: dict[int, list[Segment]] = defaultdict(list)
+    for segment in segments:
+        found[segment.shift].append(segment)
+    return found
 
-    def __init__(self, rows: list[Row], kv: PagedKv, dtype: torch.dtype) -> None:
+
+def _pieces(slots: list[Int64]) -> list[Int64]:
+    """The long runs, then all the rest together."""
+    if sum(map(len, slots)) < IN_PLACE_TOKENS:
+        return [np.concatenate(slots)]
+    every = [run for some in slots for run in runs(some)]
+    long = [run for run in every if len(run) >= IN_PLACE_TOKENS]
+    rest = [run for run in every if len(run) < IN_PLACE_TOKENS]
+    return [*long, np.concatenate(rest)] if rest else long
+
+
+class Glance(NamedTuple):
+    """Slots that one token reads in one go, all of them."""
+
+    token: int
+    slots: Int64
+    shift: int
+
+
+def glances(row: Row, kv: PagedKv) -> list[Glance]:
+    """Of a row of one token: one a shift, and one a long run. At least one, if of nothing."""
+    token = row.tokens.start
+    if row.plain:
+        return [Glance(token, slots, 0) for slots in _pieces([segment.slots for segment in row.segments()])]
+    seen = [segment._replace(slots=segment.slots[row.visible(segment, kv.positions)[0]]) for segment in row.segments()]
+    found = [Glance(token, slots, shift) for shift, some in _by_shift(seen).items()
+             for slots in _pieces([segment.slots for segment in some]) if len(slots)]  # fmt: skip
+    return found or [Glance(token, seen[-1].slots[:0], 0)]
+
+
+class Together:
+    """Glances of similar lengths, gathered and padded to the longest with slots that none sees."""
+
+    def __init__(self, some: list[Glance], kv: PagedKv, turning: Turning, dtype: torch.dtype) -> None:
         self._kv = kv
-        self._tokens = torch.tensor([row.tokens.start for row in rows])
-        width = max(len(row.pages) for row in rows)
-        pages = np.zeros((len(rows), width), np.int64)
-        seen = np.arange(width * kv.page_tokens) < np.array([row.length for row in rows])[:, None]
-        for number, row in enumerate(rows):
-            own = row.pages
-            pages[number, : len(own)] = own
-            if not row.plain:
-                seen[number] = False
-                slots = [visible_slots(row, segment, kv)[0] for segment in row.segments()]
-                seen[number, : len(own) * kv.page_tokens] = np.concatenate(slots)
-        self._pages = torch.from_numpy(pages.ravel())
-        # Added to scores: [1, rows, 1, slots].
+        self.tokens = torch.tensor([glance.token for glance in some])
+        self._turn = turning.by([glance.shift for glance in some])
+        lengths = np.array([len(glance.slots) for glance in some])
+        slots = np.zeros((len(some), max(1, lengths.max())), np.int64)
+        seen = np.arange(slots.shape[1]) < lengths[:, None]
+        slots[seen] = np.concatenate([glance.slots for glance in some])
+        self._slots = torch.from_numpy(slots.ravel())
+        # Added to scores: [1, glances, 1, slots].
         self._hidden = torch.zeros(1, *seen[:, None].shape, dtype=dtype)
         self._hidden.masked_fill_(torch.from_numpy(~seen[None, :, None]), -torch.inf)
 
-    def read(self, layer: int, queries: Tensor, out: Tensor) -> None:
-        rows, (heads, head_dim) = len(self._tokens), queries.shape[1:]
-        # Kv heads are the batch, rows the heads, a kv head's queries the sequence: [kv heads, rows, slots, head dim].
-        keys, values = (x.view(len(x), rows, -1, head_dim) for x in self._kv.gather(layer, self._pages))
-        grouped = queries[self._tokens].view(rows, len(keys), -1, head_dim).transpose(0, 1)
+    def read(self, layer: int, queries: Tensor) -> Read:
+        """`queries` [tokens of the batch, heads, head dim]. [glances, heads, head dim], and logarithms."""
+        count, (heads, head_dim) = len(self.tokens), queries.shape[1:]
+        # Kv heads are the batch, glances the heads, a kv head's queries the sequence: [kv heads, glances, slots, dim].
+        keys, values = (x.view(len(x), count, -1, head_dim) for x in self._kv.read(layer, self._slots))
+        grouped = turned(queries[self.tokens], self._turn).view(count, len(keys), -1, head_dim).transpose(0, 1)
         hidden = self._hidden.expand(len(keys), -1, grouped.shape[2], -1)
-        read = scaled_dot_product_attention(grouped, keys, values, attn_mask=hidden)
-        out[self._tokens] = read.transpose(0, 1).reshape(rows, heads, head_dim)
+        out, logs = _flash(grouped, keys, values, attn_mask=hidden)
+        return out.transpose(0, 1).reshape(count, heads, head_dim), logs.transpose(0, 1).reshape(count, heads)
+
+
+class InPlace:
+    """One glance at a long run."""
+
+    def __init__(self, glance: Glance, kv: PagedKv, turning: Turning) -> None:
+        self.tokens = torch.tensor([glance.token])
+        self._part = Part(kv, glance.slots, turning.by([glance.shift]))
+
+    def read(self, layer: int, queries: Tensor) -> Read:
+        """As `Together.read`."""
+        out, logs = self._part.read(layer, queries[self.tokens])
+        return out.transpose(0, 1), logs.transpose(0, 1)
+
+
+class Decodes:
+    """Rows of one token each."""
+
+    def __init__(self, rows: list[Row], kv: PagedKv, turning: Turning, dtype: torch.dtype) -> None:
+        """Glances share a reader when their lengths in pages round up to the same power of two."""
+        self._readers: list[Together | InPlace] = []
+        short: dict[int, list[Glance]] = defaultdict(list)
+        for glance in (glance for row in rows for glance in glances(row, kv)):
+            if len(glance.slots) >= IN_PLACE_TOKENS and len(runs(glance.slots)) == 1:
+                self._readers.append(InPlace(glance, kv, turning))
+            else:
+                short[(-(-len(glance.slots) // kv.page_tokens) - 1).bit_length()].append(glance)
+        self._readers += [Together(some, kv, turning, dtype) for some in short.values()]
+        self._tokens, self._places = _places(torch.cat([reader.tokens for reader in self._readers]))
+
+    def read(self, layer: int, queries: Tensor, out: Tensor) -> None:
+        reads = [reader.read(layer, queries) for reader in self._readers]
+        found, logs = (torch.cat(some) for some in zip(*reads, strict=True))
+        if len(self._places) > 1:
+            found = torch.cat((found, torch.zeros_like(found[:1])))
+            logs = torch.cat((logs, torch.full_like(logs[:1], -torch.inf)))
+        out[self._tokens] = merge([(found[places], logs[places]) for places in self._places])
+
+
+def _places(tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Each of `tokens` once, and where in `tokens` it stands for the first time, the second, …; `len(tokens)` for one
+    that does not."""
+    once, counts = torch.unique(tokens, return_counts=True)
+    order = torch.argsort(tokens, stable=True)
+    starts = counts.cumsum(0) - counts
+    times = [torch.where(time < counts, starts + time, len(tokens)) for time in range(int(counts.max()))]
+    ends = torch.cat((order, torch.tensor([len(tokens)])))
+    return once, [ends[time] for time in times]
 
 
 class PagedAttention:
@@ -292,9 +249,8 @@ class PagedAttention:
     def __init__(self, batch: Batch, kv: PagedKv, dtype: torch.dtype, frequencies: Tensor) -> None:
         """`frequencies`: those by which the model rotates queries and keys."""
         self._kv = kv
-        self._frequencies = frequencies
         self._slots = torch.from_numpy(batch.slots.astype(np.int64))
-        self._readers = self._plan(batch, dtype)
+        self._readers = self._plan(batch, dtype, Turning(frequencies))
 
     def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Rows of one step may read what others of it write: all is written before any is read."""
@@ -304,14 +260,8 @@ class PagedAttention:
             reader.read(layer, queries, out)
         return out.view(len(out), -1)
 
-    def _plan(self, batch: Batch, dtype: torch.dtype) -> list[Readers]:
-        """Decodes share a reader when their page counts round up to the same power of two; shifts need own queries."""
-        chunks: list[Readers] = []
-        decodes: dict[int, list[Row]] = {}
-        for number, count in enumerate(np.diff(batch.row_starts).tolist()):
-            row = Row(batch, number)
-            if count == 1 and not row.shifted:
-                decodes.setdefault((len(row.pages) - 1).bit_length(), []).append(row)
-            elif count:
-                chunks.append(Chunk(row, self._kv, self._frequencies))
-        return chunks + [Decodes(rows, self._kv, dtype) for rows in decodes.values()]
+    def _plan(self, batch: Batch, dtype: torch.dtype, turning: Turning) -> list[Readers]:
+        rows = [Row(batch, number, self._kv.page_tokens) for number in range(len(batch.row_starts) - 1)]
+        readers: list[Readers] = [Chunk(row, self._kv, turning) for row in rows if row.count > 1]
+        decodes = [row for row in rows if row.count == 1]
+        return [*readers, Decodes(decodes, self._kv, turning, dtype)] if decodes else readers

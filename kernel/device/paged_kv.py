@@ -61,15 +61,12 @@ class PagedKv:
         held[0].index_copy_(1, slots, keys.transpose(0, 1))
         held[1].index_copy_(1, slots, values.transpose(0, 1))
 
-    def gather(self, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of `pages` int64 [P], one after the other: [kv heads, P · page tokens, head dim] each."""
-        keys, values = (held.index_select(1, pages) for held in self._pages[layer])
-        return self._as_tokens(keys), self._as_tokens(values)
-
-    def view(self, layer: int, first: int) -> tuple[Tensor, Tensor]:
-        """Keys and values from slot `first` on, where they lie: [kv heads, slots, head dim] each."""
-        keys, values = self._slots[layer, :, :, first:]
-        return keys, values
+    def read(self, layer: int, slots: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Keys and values of `slots`, [kv heads, slots, head dim] each: of a slice in place, of int64 [·] copied."""
+        held = self._slots[layer]
+        if isinstance(slots, slice):
+            return held[0, :, slots], held[1, :, slots]
+        return held[0].index_select(1, slots), held[1].index_select(1, slots)
 
     def erase(self, slots: Tensor) -> None:
         """What a failed step left behind, maybe not finite, is made zero."""
@@ -86,9 +83,6 @@ class PagedKv:
     def _page_positions(self) -> Int32:
         """[pages, page_tokens], a view."""
         return self.positions.reshape(-1, self.page_tokens)
-
-    def _as_tokens(self, gathered: Tensor) -> Tensor:
-        return gathered.view(gathered.shape[0], -1, self.head_dim)
 
 
 def _runs(pages: Int32) -> list[tuple[slice, int]]:
