@@ -25,17 +25,24 @@ from cadenza.kernel.limits import LANES
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """What a step takes: a fixed part, and one for each input token, each token that a row reads, each page moved."""
+    """What a step takes: a fixed part, one for each input token beyond `saturation_tokens`, and one for each token that
+    a row reads. Each page moved takes its time too, beside the rest if `overlapped`: then the longer of the two counts.
+    """
 
     fixed_ms: float = 0.0
     per_token_ms: float = 0.0
     per_context_token_ms: float = 0.0
     per_moved_page_ms: float = 0.0
+    saturation_tokens: int = 0
+    overlapped: bool = False
 
     def seconds(self, batch: Batch) -> float:
-        context, moved = int(batch.segment_tokens.sum()), len(batch.swap_outs) + len(batch.swap_ins)
-        return (self.fixed_ms + self.per_token_ms * len(batch.tokens) + self.per_context_token_ms * context
-                + self.per_moved_page_ms * moved) / 1000  # fmt: skip
+        context, tokens = int(batch.segment_tokens.sum()), max(0, len(batch.tokens) - self.saturation_tokens)
+        computed = self.per_token_ms * tokens + self.per_context_token_ms * context
+        if len(batch.row_starts) > 1:
+            computed += self.fixed_ms
+        moved = self.per_moved_page_ms * (len(batch.swap_outs) + len(batch.swap_ins))
+        return (max(computed, moved) if self.overlapped else computed + moved) / 1000
 
 
 @dataclass(frozen=True, slots=True)
