@@ -30,11 +30,10 @@ class Costs:
 
 
 def fitted(steps: list[tuple[int, float]], page_seconds: float) -> Costs:
-    """Constants that fit steps of (tokens, seconds), from one token upwards. The slope is that between the two longest;
-    saturation is where it would reach the shortest."""
-    steps = sorted(steps)
-    fixed = min(seconds for _, seconds in steps)
-    (fewer, short), (more, long) = steps[-2:]
-    per_token = max(1e-9, (long - short) / (more - fewer))
-    saturation = more - (long - fixed) / per_token
-    return Costs(fixed, per_token, max(0, round(saturation)), page_seconds)
+    """Constants that fit steps of (tokens, seconds), at least two, from one token upwards. The slope is that
+    between the two longest; saturation is where it would reach the shortest."""
+    (_, fixed), *_, (fewer, short), (more, long) = sorted(steps)
+    per_token = (long - short) / (more - fewer)
+    if per_token <= 0:
+        return Costs(fixed, 0.0, more, page_seconds)
+    return Costs(fixed, per_token, max(0, round(more - (long - fixed) / per_token)), page_seconds)

@@ -81,6 +81,11 @@ class Forecast:
         return self._durations.within(elapsed / self._factor, seconds / self._factor)
 
 
+def certain(end: float) -> Forecast:
+    """Of what ends at a time that is known."""
+    return Forecast(end, None, 1.0, end)
+
+
 class ToolTimes:
     """What is known of every tool, by (user, tool): one user's calls tell nothing of another's."""
 

@@ -39,6 +39,8 @@ T = TypeVar("T")
 class Sync(Outcome[bool]):
     """One file on its way to disk. Closing it does not stop that."""
 
+    what = "disk"
+
 
 class Staging:
     """A run of host pages. Free again when its last move has been made."""

@@ -13,24 +13,27 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cadenza.kernel.durations import Forecast, ToolTimes
+from cadenza.kernel.durations import Forecast, ToolTimes, certain
 
 if TYPE_CHECKING:
     from cadenza.kernel.process import Process
 
 
 class Intent(NamedTuple):
-    """What a program says of a handle that it waits for. `expected`: seconds from when it says so."""
+    """What a program says of a handle that it waits for. `expected`: seconds from when it says so; `certain`, of a
+    timer, if they are no guess."""
 
     handle: int
     tool: str
     expected: float | None = None
+    certain: bool = False
 
 
 class _Call(NamedTuple):
     tool: str
     started: float
     expected: float | None
+    certain: bool
 
 
 class Waiting:
@@ -81,9 +84,9 @@ class Waits:
         calls = self._calls.setdefault(process, {})
         for intent in intents:
             if intent.handle not in calls:
-                calls[intent.handle] = _Call(intent.tool, now, intent.expected)
+                calls[intent.handle] = _Call(intent.tool, now, intent.expected, intent.certain)
         named = [calls[intent.handle] for intent in intents]
-        forecasts = [self.times.forecast(process.owner, *call) for call in named]
+        forecasts = [self._forecast(process, call) for call in named]
         self.waiting[process] = Waiting(process, tuple(call.tool for call in named), now, forecasts, every)
         self.changed()
 
@@ -94,7 +97,7 @@ class Waits:
         now, calls = asyncio.get_running_loop().time(), self._calls[process]
         for handle in ready:
             call = calls.pop(handle, None)
-            if call is not None:
+            if call is not None and not call.certain:
                 self.times.observe(process.owner, call.tool, now - call.started, call.expected)
         self.changed()
 
@@ -102,6 +105,11 @@ class Waits:
         """It has ended; what it waited for tells nothing."""
         self.waiting.pop(process, None)
         self._calls.pop(process, None)
+
+    def _forecast(self, process: Process, call: _Call) -> Forecast:
+        if call.certain and call.expected is not None:
+            return certain(call.started + call.expected)
+        return self.times.forecast(process.owner, call.tool, call.started, call.expected)
 
     def statistics(self) -> dict[str, float]:
         return {"waiting_for_tools": len(self.waiting)}
