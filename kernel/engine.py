@@ -78,9 +78,9 @@ class Engine:
         """Takes on work whose file is marked as being appended to. Raises DeviceLost."""
         if self._lost:
             raise DeviceLost(f"the device is gone: {self._lost}")
-        if not work.arrival:
-            self._arrivals += 1
-            work.arrival = self._arrivals
+        self._arrivals += 1
+        work.sequence = self._arrivals
+        work.arrival = work.arrival or work.sequence
         work.missing = self.pager.lost_tokens(work)
         self._work[work] = None
         self._pump_soon()
@@ -250,10 +250,10 @@ class Engine:
         then the first fails."""
         if self._submitted or self._pump_is_due:
             return
-        first, error = min(starved, key=lambda s: (-s[0].priority, s[0].arrival))
+        first, error = min(starved, key=lambda s: _line(s[0]))
         others = [work for work in self._admitted if work is not first]
         if others:
-            last = max(others, key=lambda work: (-work.priority, work.arrival))
+            last = max(others, key=_line)
             self._admitted.discard(last)
             self.reclaimer.set_aside(last)
             self.preemptions += 1
@@ -312,3 +312,8 @@ class Engine:
             "preemptions": self.preemptions, "tokens_recomputed": self.tokens_recomputed, **self.waits.statistics(),
             "pages_copied": self.pages_copied, **self.pager.statistics(),
         }
+
+
+def _line(work: Work) -> tuple[int, int, int]:
+    """Who comes first."""
+    return -work.priority, work.arrival, work.sequence

@@ -117,6 +117,7 @@ class Work(Waitable):
         "priority",
         "reads",
         "reused",
+        "sequence",
         "start",
         "turn",
         "under_way",
@@ -144,7 +145,8 @@ class Work(Waitable):
         self.admitted = False        # in hand: there is room for all that it reads, and for its inputs
         self.present = False         # all that it reads, but what is missing, is on the device
         self.missing = 0             # tokens that it reads, whose pages were lost: they are computed again first
-        self.arrival = 0             # its place in line
+        self.arrival = 0             # its place in line, that of its program,
+        self.sequence = 0            # and among those that have the same
         self.pid = 0                 # of the process that asked
         self.allow_pages: Callable[[int], None] = lambda pages: None     # raises LimitExceeded
         self.turn = 0                # step in which it last had a row

@@ -108,7 +108,7 @@ class Reclaimer:
 
     def _from_pending(self, frames: int, pinned: Bool) -> None:
         pending = [work for work in self.works() if not work.admitted]
-        for work in sorted(pending, key=lambda work: -work.arrival):
+        for work in sorted(pending, key=lambda work: (-work.arrival, -work.sequence)):
             wanted = frames - self._pool.free
             if wanted <= 0:
                 return
