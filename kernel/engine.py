@@ -197,7 +197,7 @@ class Engine:
                 return
         samples, probes = builder.samples, builder.probes
         wanted = min(count, work.wanted())
-        if wanted == 0:
+        if wanted == 0 or self.pager.is_copied_too_soon(work.file):
             return
         try:
             work.submit(builder, wanted)
@@ -205,6 +205,8 @@ class Engine:
             if not self.reclaimer.make_room(error.needed):
                 raise
             work.submit(builder, wanted)
+        if builder.copies:
+            self.pager.sources.update(source for source, _ in builder.copies)
         work.turn = work.file.used = builder.step
         work.under_way += 1
         rows.append(Row(work, samples, builder.samples, probes, builder.probes))
@@ -234,6 +236,7 @@ class Engine:
 
     def _admit(self, work: Work) -> None:
         """Raises NoPages if there is no room for it."""
+        self.pager.part_lost(work)
         free, in_hand = self.pager.pool, len(self._admitted)
         needed = len(self.pager.absent_pages(work)) + work.growth()
         if needed + in_hand > free.free and not self.reclaimer.make_room(needed + in_hand, work) and (
