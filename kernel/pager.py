@@ -126,12 +126,12 @@ class Pager:
         """A lost page of which a file has only the beginning, and others have more, is not computed for them: it gets a
         page of its own in place of it. Raises LimitExceeded."""
         for file in (work.file, *work.reads):
-            if self.tiers.lost and len(file) and not file.parts.count and file.table.shares_last:
-                if file.table.last_page in self.tiers.lost:
-                    self.pool.ensure_quota(1, file.owner)
-                    page, = self.pool.reserve(1, file.owner)
-                    self.tiers.lost.add(page)
-                    file.own_table().replace_last(page)
+            table = file.table
+            if self.tiers.lost and table.count and table.shares_last and table.last_page in self.tiers.lost:
+                self.pool.ensure_quota(1, file.owner)
+                page, = self.pool.reserve(1, file.owner)
+                self.tiers.lost.add(page)
+                file.own_table().replace_last(page)
 
     def lost_run(self, work: Work) -> LostRun | None:
         """The first tokens to be computed again before `work` can go on, if there are any."""

@@ -138,9 +138,8 @@ class File:
 
     def absent_pages(self) -> list[int]:
         """Those that a pass would read and that are not on the device; each once."""
-        pages = np.unique(np.concatenate([segment.pages for segment in self.segments()] or [NO_PAGES]))
-        absent: list[int] = pages[self._pool.frames[pages] == ABSENT].tolist()
-        return absent
+        pages = np.unique(np.concatenate([NO_PAGES, *(segment.pages for segment in self.segments())]))
+        return list(pages[self._pool.frames[pages] == ABSENT].tolist())
 
     def shared_pages(self) -> int:
         """How many of its pages other files hold too."""

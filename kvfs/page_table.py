@@ -177,7 +177,7 @@ class PageTable:
         return copies
 
     def replace_last(self, page: int) -> None:
-        """`page`, of which it takes over a reference, in place of a last page that others hold too. Nothing is copied."""
+        """`page`, whose reference it takes over, in place of a last page that others hold too. Nothing is copied."""
         assert self.holders == 1, "a shared page table is not written to"
         self._own_last([page])
 
