@@ -24,27 +24,36 @@ ENOUGH = 3                            # calls, before their distribution is beli
 class Durations:
     """Of one tool, or of one tool's ratios (dimensionless)."""
 
-    __slots__ = ("_counts", "seen")
+    __slots__ = ("_counts", "_means", "_survivors", "seen")
 
     def __init__(self) -> None:
         self._counts = np.zeros(BUCKETS, np.int64)
+        self._survivors: list[int] = []      # of each bucket, how many are beyond it; made when asked for
+        self._means: list[float] = []        # and their mean
         self.seen = 0
 
     def observe(self, seconds: float) -> None:
         self._counts[_bucket(seconds)] += 1
+        self._survivors = []
         self.seen += 1
 
     def survivors(self, elapsed: float) -> int:
         """How many lasted longer than `elapsed`."""
-        return int(self._counts[_bucket(elapsed) + 1 :].sum())
+        if not self._survivors:
+            self._sum_up()
+        return self._survivors[_bucket(elapsed)]
 
     def remaining(self, elapsed: float) -> float:
         """The mean of what is left after `elapsed`; for a call that outlasts all that were seen, as long again."""
-        after = self._counts[_bucket(elapsed) + 1 :]
-        total = int(after.sum())
-        if total == 0:
+        if self.survivors(elapsed) == 0:
             return elapsed
-        return max(0.0, float((after * _MIDDLES[BUCKETS - len(after) :]).sum()) / total - elapsed)
+        return max(0.0, self._means[_bucket(elapsed)] - elapsed)
+
+    def _sum_up(self) -> None:
+        beyond = self._counts.sum() - np.cumsum(self._counts)
+        seconds = (self._counts * _MIDDLES).sum() - np.cumsum(self._counts * _MIDDLES)
+        self._survivors = beyond.tolist()
+        self._means = (seconds / np.maximum(beyond, 1)).tolist()
 
     def within(self, elapsed: float, seconds: float) -> float:
         """The probability that it ends in the next `seconds`."""

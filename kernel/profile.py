@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cadenza.kernel.device.link import DeviceLink
 
 STEP_TOKENS = (1, 16, 64, 256, 512, 1024, 2048)
-ENOUGH_SECONDS = 0.4                  # a step this long is the last: a slow device is not kept from its work
+ENOUGH_SECONDS = 0.2                  # a step this long is the last: a slow device is not kept from its work
 MOVED_PAGES = 32
 REPEATS = 2                           # of each step the shorter is believed
 

@@ -7,6 +7,7 @@ passes that have not begun, the last in line first. What passes in hand read is 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Bool = NDArray[np.bool_]
 Int32 = NDArray[np.int32]
 _NONE = np.zeros(0, np.int32)
+SPARE = 128                           # of so many frames, one more than is needed is made free at a time
 
 
 class Reclaimer:
@@ -38,6 +40,9 @@ class Reclaimer:
         self.step_tokens = 1                                  # of the last step
         self.works: Callable[[], Iterable[Work]] = lambda: ()
         self.admitted: Callable[[], Iterable[Work]] = lambda: ()
+        self._changes = -1                                    # of waits, when the policy was asked last
+        self._look_at = 0.0                                   # when it wants to be asked again
+        self._to_copy: deque[Idle] = deque()
         self._pager = pager
         self._pool = pager.pool
         pager.make_room = self.make_room
@@ -53,14 +58,33 @@ class Reclaimer:
         if not self.waits.waiting:
             return
         now = asyncio.get_running_loop().time()
-        idle = self._idle(now, self._pinned())
-        orders = self.policy.unasked(now, idle, self._room())
-        for victim in orders.leave:
-            self._evict(victim)
-        if orders.fetch:
-            self._pager.fetch(orders.fetch)
-        if orders.copy:
-            self._pager.budget -= self._pager.copy_to_host(orders.copy)
+        if self._changes != self.waits.changes or now >= self._look_at:
+            orders = self.policy.unasked(now, self._idle(now, self._pinned()), self._room())
+            self._changes, self._look_at = self.waits.changes, now + orders.again
+            self._to_copy = deque(orders.copy)
+            for victim in orders.leave:
+                self._evict(victim)
+            if orders.fetch:
+                self._pager.fetch(orders.fetch)
+        if self._to_copy and self._pager.budget > 0:
+            self._copy_some()
+
+    def _copy_some(self) -> None:
+        """As much of what is to be copied as the step hides. A page that is written to afterwards is dirty again: its
+        file asks first."""
+        frames, pinned = self._pool.frames, self._pinned()
+        while self._to_copy and self._pager.budget > 0:
+            idle = self._to_copy[0]
+            dirty = [page for page in idle.dirty if not pinned[page] and frames[page] != ABSENT]
+            some = dirty[: self._pager.budget]
+            for file in idle.waiting.process.files:
+                file.forget_room()
+            copied = self._pager.copy_to_host(some)
+            self._pager.budget -= copied
+            if copied < len(some):
+                self._to_copy.clear()                         # the host has no room
+            elif len(some) == len(dirty):
+                self._to_copy.popleft()
 
     def make_room(self, frames: int, keeping: Work | None = None) -> bool:
         """Whether so many frames are free now: pages leave for that, but not those that `keeping` reads."""
@@ -100,6 +124,7 @@ class Reclaimer:
 
     def _from_waiting(self, frames: int, pinned: Bool) -> None:
         now = asyncio.get_running_loop().time()
+        frames += self._pool.total // SPARE                   # so that it is not asked for every page
         for victim in self.policy.victims(now, self._idle(now, pinned), self._room()):
             wanted = frames - self._pool.free
             if wanted <= 0:

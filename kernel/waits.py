@@ -76,6 +76,7 @@ class Waits:
         self.times = ToolTimes()
         self.waiting: dict[Process, Waiting] = {}
         self.changed: Callable[[], None] = lambda: None
+        self.changes = 0                     # counts them
         self._calls: dict[Process, dict[int, _Call]] = {}
 
     def begin(self, process: Process, intents: Sequence[Intent], *, every: bool) -> None:
@@ -88,7 +89,7 @@ class Waits:
         named = [calls[intent.handle] for intent in intents]
         forecasts = [self._forecast(process, call) for call in named]
         self.waiting[process] = Waiting(process, tuple(call.tool for call in named), now, forecasts, every)
-        self.changed()
+        self._note()
 
     def end(self, process: Process, ready: Iterable[int]) -> None:
         """`process` goes on: the handles in `ready` have been answered. Idempotent."""
@@ -99,12 +100,17 @@ class Waits:
             call = calls.pop(handle, None)
             if call is not None and not call.certain:
                 self.times.observe(process.owner, call.tool, now - call.started, call.expected)
-        self.changed()
+        self._note()
 
     def forget(self, process: Process) -> None:
         """It has ended; what it waited for tells nothing."""
         self.waiting.pop(process, None)
         self._calls.pop(process, None)
+        self.changes += 1
+
+    def _note(self) -> None:
+        self.changes += 1
+        self.changed()
 
     def _forecast(self, process: Process, call: _Call) -> Forecast:
         if call.certain and call.expected is not None:

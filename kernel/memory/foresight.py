@@ -13,6 +13,7 @@ of room on the host.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from cadenza.kernel.memory.policy import Idle, Orders, Room, Victim, Way, by_ret
 
 LIKELY = 0.5                          # probability of coming back in time, from which pages are fetched for it
 AHEAD_STEPS = 4                       # that a program is expected before it is fetched for, beyond what fetching takes
+LOOK_SECONDS = 0.05                   # between two looks at who is coming back
 COPIED_FRACTION = 0.5                 # of the frames: while more of them are free, nothing is copied
 
 
@@ -32,7 +34,7 @@ class Foresight:
     shares: bool = True
 
     def unasked(self, now: float, idle: Sequence[Idle], room: Room) -> Orders:
-        orders = Orders()
+        orders = Orders(again=LOOK_SECONDS if any(each.absent for each in idle) else math.inf)
         free, budget = room.free - room.promised, room.budget_pages
         for each in sorted(idle, key=lambda each: each.waiting.process.pid):
             if 0 < each.absent <= min(free, budget) and self._is_near(now, each, room):
@@ -40,12 +42,7 @@ class Foresight:
                 orders.fetch += away
                 free, budget = free - len(away), budget - len(away)
         if room.free < room.frames * COPIED_FRACTION:
-            for each in by_return(now, idle):
-                if budget <= 0:
-                    break
-                dirty = each.dirty[:budget]
-                orders.copy += dirty
-                budget -= len(dirty)
+            orders.copy = [each for each in by_return(now, idle) if len(each.here)]
         return orders
 
     def victims(self, now: float, idle: Sequence[Idle], room: Room) -> list[Victim]:

@@ -1,12 +1,13 @@
 """The seam of memory policies: what they are told, and what they may order.
 
 A policy decides and does nothing else: the same programs, waiting for the same things, in the same room, get the same
-orders. It is asked twice: before every step what should move without need (`unasked`), and, when a pass needs frames
-that are not free, who makes room (`victims`). Waste is memory that nobody computes on, as pages × seconds.
+orders. It is asked for two things: what should move without need (`unasked`), and, when a pass needs frames that are
+not free, who makes room (`victims`). Waste is memory that nobody computes on, as pages × seconds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -97,11 +98,14 @@ class Victim(NamedTuple):
 
 @dataclass(slots=True)
 class Orders:
-    """Moves that nobody waits for: pages to copy to the host, to take from the device, to fetch from the host."""
+    """Moves that nobody waits for: whose pages to copy to the host as budgets allow, what to take from the device, and
+    pages to fetch from the host. They hold until a wait begins or ends; `again`: seconds until the policy wants to be
+    asked before."""
 
-    copy: list[int] = field(default_factory=list)
+    copy: list[Idle] = field(default_factory=list)
     leave: list[Victim] = field(default_factory=list)
     fetch: list[int] = field(default_factory=list)
+    again: float = math.inf
 
 
 class MemoryPolicy(Protocol):
@@ -118,7 +122,7 @@ class MemoryPolicy(Protocol):
     def shares(self) -> bool: ...
 
     def unasked(self, now: float, idle: Sequence[Idle], room: Room) -> Orders:
-        """Before each step."""
+        """When a wait has begun or ended, or when it is asked `again`."""
 
     def victims(self, now: float, idle: Sequence[Idle], room: Room) -> list[Victim]:
         """Who makes room, first to last; whoever is not named stays."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from cadenza.kernel.memory.policy import Idle, Orders, Room, Victim, Way
 
 LONGEST_SECONDS = 60.0
+LOOK_SECONDS = 0.1
 STEPS = 24                            # durations tried, each half as long again as the one before
 
 
@@ -25,7 +26,7 @@ class TimeToLive:
 
     def unasked(self, now: float, idle: Sequence[Idle], room: Room) -> Orders:
         over = [each for each in idle if len(each.here) and each.recomputable and not _worth_keeping(now, each, room)]
-        return Orders(leave=[Victim(each, len(each.here), Way.DISCARD) for each in over])
+        return Orders(leave=[Victim(each, len(each.here), Way.DISCARD) for each in over], again=LOOK_SECONDS)
 
     def victims(self, now: float, idle: Sequence[Idle], room: Room) -> list[Victim]:
         """What lives longest goes last."""
