@@ -83,7 +83,8 @@ async def assemble(
     progress("profile the device", 0, 0)
     costs = await profile(link)
     progress("profile the device", 1, 1)
-    engine = Engine(link, WorkConserving(assembly.step_tokens, assembly.step_rows), pager, costs=costs,
+    batcher = WorkConserving(assembly.step_tokens, assembly.step_rows, min(costs.beside_decodes, assembly.step_tokens))
+    engine = Engine(link, batcher, pager, costs=costs,
                     memory=memory_policy(assembly.memory_policy), run_ahead=assembly.run_ahead)
     storage = Storage(store, pager, link.host) if store is not None else None
     if storage is not None:
