@@ -8,6 +8,7 @@ import logging
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
 
+from cadenza.kernel.activity import Activity, Load, activity_of, load_of
 from cadenza.kernel.channels import Exchange
 from cadenza.kernel.engine import Engine
 from cadenza.kernel.images import Executable, Image, ImageStore
@@ -181,6 +182,11 @@ class Kernel:
         while len(self._ended) > ENDED_PROCESSES:
             self._processes.pop(self._ended.popleft(), None)
 
+    def activity(self, process: Process) -> Activity:
+        """What it does right now. Takes time with its handles and its pages."""
+        now = asyncio.get_running_loop().time()
+        return activity_of(process, self.files.pool, self.engine.pager.tiers, now)
+
     # --- files ---
 
     def sync(self, file: File) -> Sync:
@@ -199,6 +205,10 @@ class Kernel:
         return found
 
     # --- the whole ---
+
+    def load(self) -> Load:
+        """What the machine does right now; tells nothing of anybody's programs."""
+        return load_of(self.engine, asyncio.get_running_loop().time(), self._alive.total(), self.scheduler.ready())
 
     def recount(self) -> None:
         """Raises AssertionError unless every KV page is where the books say."""

@@ -116,6 +116,9 @@ class Process:
         self.files = Descriptors(limits.descriptors, close_file, owner)
         self.children: dict[int, Process] = {}
         self.payload: Payload = []
+        self.tokens = 0                      # sampled for it, and taken
+        self._clock = asyncio.get_running_loop().time
+        self.since = self._clock()           # when it last ran
         self.waiting_for = ""                # what it says it waits for: a tool's name, for people to read
         self._on_ready = on_ready
         self._on_end = on_end
@@ -147,6 +150,7 @@ class Process:
         self.state = "running"
         self.waiting_for = ""
         how = self._guest.advance()
+        self.since = self._clock()
         if self._guest is None:              # a call of its own has ended it: by ending its parent, say
             return Advance.ENDED
         if how is Advance.ENDED:

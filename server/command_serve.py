@@ -67,7 +67,8 @@ def run_daemon(boot: Boot, options: ServeOptions, listen: ListenOptions, screen:
 async def _serve(boot: Boot, options: ServeOptions, listen: ListenOptions, screen: Screen) -> None:
     from cadenza.server.address import check_listening
     from cadenza.server.auth import Keys
-    from cadenza.server.daemon import Daemon, stop_signals
+    from cadenza.server.daemon import Daemon
+    from cadenza.server.stop_signals import stop_signals
 
     check_listening(listen)  # before the model is loaded
     Keys(listen.keys)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -46,28 +43,6 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", RPC_MESSAGE_BYTES),
     ("grpc.max_concurrent_streams", 20_000),
 )
-
-
-@contextmanager
-def stop_signals() -> Iterator[asyncio.Event]:
-    """An event that the first SIGTERM or SIGINT sets. The next one acts as if there were no daemon."""
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-
-    def ask() -> None:
-        asked.set()
-        release()
-
-    def release() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask)
-    try:
-        yield asked
-    finally:
-        release()
 
 
 class Daemon:

@@ -9,6 +9,7 @@ from cadenza.kernel.limits import ProcessLimits
 from cadenza.kvfs.errors import Invalid
 from cadenza.sdk.proto.cadenza.v1 import processes_pb2 as pb
 from cadenza.sdk.proto.cadenza.v1.processes_pb2_grpc import ProcessServiceServicer
+from cadenza.server.activity import top_message
 from cadenza.server.boundary import caller
 from cadenza.server.events import exit_message, timestamp
 from cadenza.server.feed import Feed
@@ -69,6 +70,9 @@ class ProcessService(ProcessServiceServicer):
                 feed.deliver(request)
                 async for events in feed.batches(follow=True):
                     yield events
+
+    async def Top(self, request: pb.TopRequest, context: Any) -> pb.TopResponse:  # noqa: N802
+        return await top_message(self._kernel, caller.get(), request.processes)
 
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncGenerator[pb.Events, None]:  # noqa: N802
         async with Feed(self._process(request.pid), request.after) as feed:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from cadenza.sdk.client.activity import Top
 from cadenza.sdk.client.connection import Tls, metadata_of, open_channel, repeated
 from cadenza.sdk.client.errors import Invalid, NotFound, translated
 from cadenza.sdk.client.files import Files
@@ -152,6 +153,13 @@ class Client:
             token = page.next_page_token
             if not token:
                 return processes
+
+    async def top(self, processes: int = 0) -> Top:
+        """What goes on right now, with at most so many of the caller's processes; 0: the server's choice."""
+        request = processes_pb2.TopRequest(processes=processes)
+        with translated():
+            message = await self._processes.Top(request, metadata=self._metadata, timeout=self.timeout)
+        return Top.from_message(message)
 
     # --- the system ---
 

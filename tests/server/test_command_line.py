@@ -132,6 +132,33 @@ def test_detached_ps_logs_attach_kill(address: str, agent: Path) -> None:
     assert (ended.returncode, ended.stderr) == (137, "cadenza: killed: signal kill\n")
 
 
+def test_top_once(address: str, agent: Path) -> None:
+    pid = values(cadenza("run", "--detach", "--json", agent, "--hang", address=address))[0]["pid"]
+    (frame,) = values(cadenza("top", "--once", "--json", "--interval", "0.1", address=address))
+    assert (frame["device_busy"], frame["tokens_per_second"], frame["rows_per_step"]) == (0.5, 20.0, 5.0)
+    known = {process["pid"]: process for process in frame["processes"]}
+    assert (known[pid]["waiting_for"], known[pid]["tokens_per_second"]) == ("search", 5.0)
+    lines = cadenza("top", "--interval", "0.1", address=address).stdout.splitlines()
+    assert lines[1] == "busy: 50%, 2.0 steps/s of 5.0 rows and 12.0 tokens"
+    assert lines[-1].split("\t")[1:4] == ["agent", "waiting", "search"]
+    assert cadenza("kill", pid, address=address).returncode == 0
+
+
+def test_top_on_a_terminal_goes_on_until_it_is_interrupted(address: str) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cadenza.server.command_line", "top", "--interval", "0.1"]
+    given = environment({"CADENZA_SERVER": address, "TERM": "xterm"})
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=given) as process:
+        os.close(theirs)
+        shown = b"".join(read_until(ours, b"\x1b[H") for _ in range(3)) + read_until(ours, b"50%")
+        process.send_signal(signal.SIGINT)
+        shown += read_until(ours, b"\x1b[?1049l")            # the screen that was there before comes back
+        assert process.wait(SECONDS) == 0
+    os.close(ours)
+    assert b"busy" in shown
+    assert b"WAITS FOR" in shown
+
+
 def test_interrupt_then_kill(address: str, agent: Path) -> None:
     command = [sys.executable, "-m", "cadenza.server.command_line", "run", str(agent), "--hang", "--stubborn"]
     command += ["--say", '["ready\\n"]']

@@ -64,6 +64,11 @@ class ProcessServiceStub:
                 request_serializer=cadenza_dot_v1_dot_processes__pb2.AttachRequest.SerializeToString,
                 response_deserializer=cadenza_dot_v1_dot_processes__pb2.Events.FromString,
                 _registered_method=True)
+        self.Top = channel.unary_unary(
+                '/cadenza.v1.ProcessService/Top',
+                request_serializer=cadenza_dot_v1_dot_processes__pb2.TopRequest.SerializeToString,
+                response_deserializer=cadenza_dot_v1_dot_processes__pb2.TopResponse.FromString,
+                _registered_method=True)
         self.Logs = channel.unary_stream(
                 '/cadenza.v1.ProcessService/Logs',
                 request_serializer=cadenza_dot_v1_dot_processes__pb2.LogsRequest.SerializeToString,
@@ -115,6 +120,14 @@ class ProcessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Top(self, request, context):
+        """What goes on right now: in the caller's processes, and in the machine as a whole. Ask again to see it change; rates
+        follow from two answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Logs(self, request, context):
         """What is kept of the output; with `follow`, also what comes, up to `exit`.
         """
@@ -154,6 +167,11 @@ def add_ProcessServiceServicer_to_server(servicer, server):
                     servicer.Attach,
                     request_deserializer=cadenza_dot_v1_dot_processes__pb2.AttachRequest.FromString,
                     response_serializer=cadenza_dot_v1_dot_processes__pb2.Events.SerializeToString,
+            ),
+            'Top': grpc.unary_unary_rpc_method_handler(
+                    servicer.Top,
+                    request_deserializer=cadenza_dot_v1_dot_processes__pb2.TopRequest.FromString,
+                    response_serializer=cadenza_dot_v1_dot_processes__pb2.TopResponse.SerializeToString,
             ),
             'Logs': grpc.unary_stream_rpc_method_handler(
                     servicer.Logs,
@@ -323,6 +341,33 @@ class ProcessService:
             '/cadenza.v1.ProcessService/Attach',
             cadenza_dot_v1_dot_processes__pb2.AttachRequest.SerializeToString,
             cadenza_dot_v1_dot_processes__pb2.Events.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Top(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cadenza.v1.ProcessService/Top',
+            cadenza_dot_v1_dot_processes__pb2.TopRequest.SerializeToString,
+            cadenza_dot_v1_dot_processes__pb2.TopResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class ProcessServiceStub:
     """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
     as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
     """
+    Top: _grpc.UnaryUnaryMultiCallable[_processes_pb2.TopRequest, _processes_pb2.TopResponse]
+    """What goes on right now: in the caller's processes, and in the machine as a whole. Ask again to see it change; rates
+    follow from two answers.
+    """
     Logs: _grpc.UnaryStreamMultiCallable[_processes_pb2.LogsRequest, _processes_pb2.Events]
     """What is kept of the output; with `follow`, also what comes, up to `exit`."""
 
@@ -60,6 +64,10 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     Attach: _aio.StreamStreamMultiCallable[_processes_pb2.AttachRequest, _processes_pb2.Events]  # type: ignore[assignment]
     """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
     as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
+    """
+    Top: _aio.UnaryUnaryMultiCallable[_processes_pb2.TopRequest, _processes_pb2.TopResponse]  # type: ignore[assignment]
+    """What goes on right now: in the caller's processes, and in the machine as a whole. Ask again to see it change; rates
+    follow from two answers.
     """
     Logs: _aio.UnaryStreamMultiCallable[_processes_pb2.LogsRequest, _processes_pb2.Events]  # type: ignore[assignment]
     """What is kept of the output; with `follow`, also what comes, up to `exit`."""
@@ -111,6 +119,16 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_processes_pb2.Events], _abc.AsyncIterator[_processes_pb2.Events]]:
         """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
         as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
+        """
+
+    @_abc_1.abstractmethod
+    def Top(
+        self,
+        request: _processes_pb2.TopRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_processes_pb2.TopResponse, _abc.Awaitable[_processes_pb2.TopResponse]]:
+        """What goes on right now: in the caller's processes, and in the machine as a whole. Ask again to see it change; rates
+        follow from two answers.
         """
 
     @_abc_1.abstractmethod
