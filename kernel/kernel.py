@@ -18,6 +18,8 @@ from cadenza.kernel.limits import (
     ARGUMENTS_BYTES,
     ENDED_PROCESSES,
     IDLE_SECONDS,
+    PRIORITY_LEAST,
+    PRIORITY_MOST,
     PROCESSES,
     PROCESSES_PER_USER,
     TERMINATE_SECONDS,
@@ -93,7 +95,9 @@ class Kernel:
         self, owner: str, image: str, arguments: str, *, detached: bool = True, limits: ProcessLimits | None = None,
         priority: int = 0, parent: Process | None = None,
     ) -> Process:
-        """Starts an image of `owner`; returns at once. Raises NotFound, LimitExceeded, Invalid, Closed."""
+        """Starts an image of `owner`; returns at once. Nobody's priority is above his parent's. Raises NotFound,
+        LimitExceeded, Invalid, Closed."""
+        check_priority(priority, PRIORITY_MOST if parent is None else parent.priority)
         found = self.images.get(owner, image)
         self._ensure_room(owner, parent)
         check_arguments(arguments)
@@ -261,6 +265,14 @@ class Kernel:
             await self.storage.close()
         self.engine.link.close()
         self.runtime.close()
+
+
+def check_priority(priority: int, most: int) -> None:
+    """Raises Invalid if it is none at all, LimitExceeded past `most`."""
+    if not PRIORITY_LEAST <= priority <= PRIORITY_MOST:
+        raise Invalid(f"priority {priority} must be from {PRIORITY_LEAST} to {PRIORITY_MOST}; 0 is usual", "priority")
+    if priority > most:
+        raise LimitExceeded(f"priority {priority} is too high: {most} at most may be asked for here", "priority")
 
 
 def check_arguments(arguments: str) -> None:

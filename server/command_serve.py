@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cadenza.kernel.limits import PRIORITY_LEAST, PRIORITY_MOST
 from cadenza.server.command_keys import KEYS_FILE, reported
 from cadenza.server.invocation import Json, invocation
 from cadenza.server.options import DEFAULT_ADDRESS, ListenOptions, Progress, ServeOptions, default_state
@@ -39,6 +40,9 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Metrics, on 127.0.0.1.")] = None,
+    max_priority: Annotated[
+        int, typer.Option(min=PRIORITY_LEAST, max=PRIORITY_MOST, help="The highest that users may give a process.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Start the daemon; it runs until SIGTERM or Ctrl-C."""
@@ -47,7 +51,7 @@ def serve(
         model=model, device=device, dtype=dtype, pages=pages, kv_gib=kv_gib, host_gib=host_gib, disk_gib=disk_gib,
         quota_gib=quota_gib, page_tokens=page_tokens, threads=threads, state=directory,
     )  # fmt: skip
-    listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port)
+    listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port, max_priority)
     invoked = invocation(context, json=json)
     with reported(invoked):
         from cadenza.server.boot import boot

@@ -55,7 +55,7 @@ class Daemon:
         self._kernel = kernel
         self._metrics = CallMetrics(kernel.statistics)
         self._lifetimes = Lifetimes(kernel, bound_seconds)
-        self._processes = ProcessService(kernel, self._lifetimes, kernel.limits)
+        self._processes = ProcessService(kernel, self._lifetimes, kernel.limits, options.max_priority)
         self._health = health.aio.HealthServicer()
         self._boundary = Boundary(Keys(options.keys), self._metrics)
         self._server: grpc.aio.Server | None = None

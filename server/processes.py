@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from cadenza.kernel.kernel import check_priority
 from cadenza.kernel.limits import ProcessLimits
 from cadenza.kvfs.errors import Invalid
 from cadenza.sdk.proto.cadenza.v1 import processes_pb2 as pb
@@ -28,11 +29,12 @@ SIGNALS = ("terminate", "kill", "interrupt", "user")
 class ProcessService(ProcessServiceServicer):
     """Processes of the caller. See processes.proto."""
 
-    def __init__(self, kernel: Kernel, lifetimes: Lifetimes, limits: ProcessLimits) -> None:
-        """`limits`: what a process gets that asks for nothing, and the most it may ask for."""
+    def __init__(self, kernel: Kernel, lifetimes: Lifetimes, limits: ProcessLimits, max_priority: int) -> None:
+        """`limits`: what a process gets that asks for nothing, and the most it may ask for, as `max_priority` is."""
         self._kernel = kernel
         self._lifetimes = lifetimes
         self._limits = limits
+        self._max_priority = max_priority
         self._requests: Requests[pb.Process] = Requests("spawn")
 
     async def Spawn(self, request: pb.SpawnRequest, context: Any) -> pb.Process:  # noqa: N802
@@ -85,7 +87,9 @@ class ProcessService(ProcessServiceServicer):
     def _spawn(self, user: str, request: pb.SpawnRequest) -> Process:
         arguments = arguments_of(request.arguments)
         limits = limits_of(request.limits, self._limits)
-        process = self._kernel.spawn(user, request.image, arguments, detached=not request.bound, limits=limits)
+        check_priority(request.priority, self._max_priority)
+        process = self._kernel.spawn(user, request.image, arguments, detached=not request.bound, limits=limits,
+                                     priority=request.priority)
         if request.bound:
             self._lifetimes.bind(user, process.pid)
         return process
@@ -103,6 +107,7 @@ def process_message(process: Process) -> pb.Process:
         ended_at=None if process.ended_at is None else timestamp(process.ended_at),
         exit=None if process.exit is None else exit_message(process.exit),
         usage=process.usage(),
+        priority=process.priority,
     )
 
 

@@ -118,15 +118,18 @@ class Client:
         *,
         limits: Limits | None = None,
         bound: bool = False,
+        priority: int = 0,
     ) -> Process:
         """Starts an image (or what names one). `bound`: it is killed when no client has been attached to it for some
-        seconds. Raises NotFound, Invalid, LimitExceeded."""
+        seconds. `priority`: −10 to 10, higher goes first; the operator bounds it. Raises NotFound, Invalid,
+        LimitExceeded."""
         request = processes_pb2.SpawnRequest(
             image=image.digest if isinstance(image, Image) else image,
             arguments=_json(arguments or {}),
             limits=limits.message() if limits else None,
             bound=bound,
             request_id=secrets.token_hex(16),
+            priority=priority,
         )
 
         async def send() -> processes_pb2.Process:

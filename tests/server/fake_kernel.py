@@ -146,11 +146,13 @@ class FakeKernel:
         self.looks = 0
 
     def spawn(
-        self, owner: str, image: str, arguments: str, *, detached: bool = True, limits: ProcessLimits | None = None
+        self, owner: str, image: str, arguments: str, *, detached: bool = True, limits: ProcessLimits | None = None,
+        priority: int = 0,
     ) -> FakeProcess:
         wishes = json.loads(arguments)
         process = FakeProcess(
-            len(self.table) + 1, owner, self.images.get(owner, image), arguments, limits or ProcessLimits(), detached
+            len(self.table) + 1, owner, self.images.get(owner, image), arguments, limits or ProcessLimits(), detached,
+            priority=priority,
         )
         self.table[process.pid] = process
         for line in wishes.get("say", ()):

@@ -115,6 +115,18 @@ def test_piped_lines_are_messages(address: str, agent: Path) -> None:
     assert (answer.stdout, answer.returncode) == ("echo hello\necho stop\n", 0)
 
 
+def test_a_priority_is_shown_and_bounded(address: str, agent: Path) -> None:
+    pid = values(cadenza("run", "--detach", "--json", "--priority", "-2", agent, "--hang", address=address))[0]["pid"]
+    row = next(line for line in cadenza("ps", address=address).stdout.splitlines() if line.startswith(f"{pid}\t"))
+    assert row.split("\t")[4] == "-2"
+    assert {p["pid"]: p["priority"] for p in values(cadenza("top", "--once", "--json", address=address))[0][
+        "processes"]}[pid] == -2
+    refused = cadenza("run", "--priority", "1", agent, address=address)
+    assert (refused.returncode, "0 at most" in refused.stderr) == (125, True)
+    assert cadenza("serve", "--max-priority", "11").returncode == 2
+    assert cadenza("kill", pid, address=address).returncode == 0
+
+
 def test_detached_ps_logs_attach_kill(address: str, agent: Path) -> None:
     started = values(cadenza("run", "--detach", "--json", agent, "--hang", "--say", '["hi\\n"]', address=address))[0]
     pid = started["pid"]

@@ -103,6 +103,7 @@ class SpawnRequest(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     BOUND_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """a digest, a unique prefix of one (8 digits or more), or a name"""
     arguments: _builtins.str
@@ -113,6 +114,10 @@ class SpawnRequest(_message.Message):
     """
     request_id: _builtins.str
     """may be ""; the same id with the same content is done once"""
+    priority: _builtins.int
+    """-10 to 10, but not above what the operator allows, which is 0 unless they say otherwise. Higher goes first. Children
+    have their parent's.
+    """
     @_builtins.property
     def limits(self) -> Global___Limits: ...
     def __init__(
@@ -123,10 +128,11 @@ class SpawnRequest(_message.Message):
         limits: Global___Limits | None = ...,
         bound: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "bound", b"bound", "image", b"image", "limits", b"limits", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "bound", b"bound", "image", b"image", "limits", b"limits", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,12 +171,14 @@ class Process(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     image_digest: _builtins.str
     image_name: _builtins.str
     arguments: _builtins.str
     state: _builtins.str
     """"ready", "running", "waiting", "ended" """
+    priority: _builtins.int
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -193,10 +201,11 @@ class Process(_message.Message):
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         exit: Global___ExitStatus | None = ...,
         usage: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "exit", b"exit", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "ended_at", b"ended_at", "exit", b"exit", "image_digest", b"image_digest", "image_name", b"image_name", "pid", b"pid", "started_at", b"started_at", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "ended_at", b"ended_at", "exit", b"exit", "image_digest", b"image_digest", "image_name", b"image_name", "pid", b"pid", "priority", b"priority", "started_at", b"started_at", "state", b"state", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
