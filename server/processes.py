@@ -61,6 +61,10 @@ class ProcessService(ProcessServiceServicer):
         self._kernel.signal(caller.get(), request.pid, request.signal)
         return pb.SignalResponse()
 
+    async def Forget(self, request: pb.ForgetRequest, context: Any) -> pb.ForgetResponse:  # noqa: N802
+        self._kernel.forget(caller.get(), request.pid)
+        return pb.ForgetResponse()
+
     async def Wait(self, request: pb.WaitRequest, context: Any) -> pb.ExitStatus:  # noqa: N802
         return exit_message(await self._process(request.pid).ended())
 

@@ -151,8 +151,8 @@ class FakeKernel:
     ) -> FakeProcess:
         wishes = json.loads(arguments)
         process = FakeProcess(
-            len(self.table) + 1, owner, self.images.get(owner, image), arguments, limits or ProcessLimits(), detached,
-            priority=priority,
+            max(self.table, default=0) + 1, owner, self.images.get(owner, image), arguments,
+            limits or ProcessLimits(), detached, priority=priority,
         )
         self.table[process.pid] = process
         for line in wishes.get("say", ()):
@@ -169,6 +169,11 @@ class FakeKernel:
 
     def processes(self, owner: str) -> list[FakeProcess]:
         return [process for process in self.table.values() if process.owner == owner]
+
+    def forget(self, owner: str, pid: int) -> None:
+        if self.process(owner, pid).exit is None:
+            raise Invalid(f"process {pid} is alive; end it first", "pid")
+        del self.table[pid]
 
     def signal(self, owner: str, pid: int, signal: str) -> None:
         process = self.process(owner, pid)

@@ -171,6 +171,21 @@ def test_top_on_a_terminal_goes_on_until_it_is_interrupted(address: str) -> None
     assert b"WAITS FOR" in shown
 
 
+def test_rm_of_processes_images_and_paths(address: str, agent: Path) -> None:
+    digest = values(cadenza("upload", agent, "--name", "12", "--json", address=address))[0]["digest"]
+    pid, alive = (values(cadenza("run", "--detach", "--json", agent, *more, address=address))[0]["pid"]
+                  for more in ((), ("--hang",)))
+    assert cadenza("rm", pid, address=address).stdout == f"deleted {pid}\n"
+    assert f"no process {pid}" in cadenza("logs", pid, address=address).stderr
+    refused = cadenza("rm", alive, address=address)
+    assert (refused.returncode, refused.stderr) == (1, f"cadenza: process {alive} is alive; end it first\n")
+    assert "no process 9999999" in cadenza("rm", "9999999", address=address).stderr
+    assert "no image '99999999'" in cadenza("rm", "99999999", address=address).stderr
+    assert cadenza("kill", alive, "--signal", "kill", address=address).returncode == 0
+    both = values(cadenza("rm", "--json", alive, digest[:12], address=address))
+    assert both == [{"deleted": str(alive)}, {"deleted": digest[:12]}]
+
+
 def test_interrupt_then_kill(address: str, agent: Path) -> None:
     command = [sys.executable, "-m", "cadenza.server.command_line", "run", str(agent), "--hang", "--stubborn"]
     command += ["--say", '["ready\\n"]']

@@ -81,6 +81,10 @@ def test_top_tells_what_goes_on(daemon: Daemon, tmp_path: Path) -> None:
     tiers = {tier["name"]: tier["used_pages"] for tier in frame["tiers"]}
     assert tiers["device"] >= decoding["pages"]["device"] > 3
     assert "decoding" in daemon.cadenza("top")
+    daemon.cadenza("kill", "1", "--signal", "kill")
+    assert "alive" in daemon.cadenza("rm", "2", ended=1)
+    assert daemon.cadenza("rm", "1") == "deleted 1\n"
+    assert "no process 1" in daemon.cadenza("logs", "1", ended=1)
 
 
 def test_a_day_in_the_life(daemon: Daemon, agent: Path) -> None:

@@ -54,6 +54,11 @@ class ProcessServiceStub:
                 request_serializer=cadenza_dot_v1_dot_processes__pb2.SignalRequest.SerializeToString,
                 response_deserializer=cadenza_dot_v1_dot_processes__pb2.SignalResponse.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/cadenza.v1.ProcessService/Forget',
+                request_serializer=cadenza_dot_v1_dot_processes__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=cadenza_dot_v1_dot_processes__pb2.ForgetResponse.FromString,
+                _registered_method=True)
         self.Wait = channel.unary_unary(
                 '/cadenza.v1.ProcessService/Wait',
                 request_serializer=cadenza_dot_v1_dot_processes__pb2.WaitRequest.SerializeToString,
@@ -101,6 +106,13 @@ class ProcessServiceServicer:
 
     def Signal(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forget(self, request, context):
+        """Drops an ended process, its output and its exit status. The daemon does so by itself, after thousands of others.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -157,6 +169,11 @@ def add_ProcessServiceServicer_to_server(servicer, server):
                     servicer.Signal,
                     request_deserializer=cadenza_dot_v1_dot_processes__pb2.SignalRequest.FromString,
                     response_serializer=cadenza_dot_v1_dot_processes__pb2.SignalResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=cadenza_dot_v1_dot_processes__pb2.ForgetRequest.FromString,
+                    response_serializer=cadenza_dot_v1_dot_processes__pb2.ForgetResponse.SerializeToString,
             ),
             'Wait': grpc.unary_unary_rpc_method_handler(
                     servicer.Wait,
@@ -287,6 +304,33 @@ class ProcessService:
             '/cadenza.v1.ProcessService/Signal',
             cadenza_dot_v1_dot_processes__pb2.SignalRequest.SerializeToString,
             cadenza_dot_v1_dot_processes__pb2.SignalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cadenza.v1.ProcessService/Forget',
+            cadenza_dot_v1_dot_processes__pb2.ForgetRequest.SerializeToString,
+            cadenza_dot_v1_dot_processes__pb2.ForgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

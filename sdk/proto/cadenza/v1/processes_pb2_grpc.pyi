@@ -37,6 +37,8 @@ class ProcessServiceStub:
     List: _grpc.UnaryUnaryMultiCallable[_processes_pb2.ListProcessesRequest, _processes_pb2.ListProcessesResponse]
     """By pid."""
     Signal: _grpc.UnaryUnaryMultiCallable[_processes_pb2.SignalRequest, _processes_pb2.SignalResponse]
+    Forget: _grpc.UnaryUnaryMultiCallable[_processes_pb2.ForgetRequest, _processes_pb2.ForgetResponse]
+    """Drops an ended process, its output and its exit status. The daemon does so by itself, after thousands of others."""
     Wait: _grpc.UnaryUnaryMultiCallable[_processes_pb2.WaitRequest, _processes_pb2.ExitStatus]
     """Answers when the process has ended; bound it with a deadline."""
     Attach: _grpc.StreamStreamMultiCallable[_processes_pb2.AttachRequest, _processes_pb2.Events]
@@ -59,6 +61,8 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     List: _aio.UnaryUnaryMultiCallable[_processes_pb2.ListProcessesRequest, _processes_pb2.ListProcessesResponse]  # type: ignore[assignment]
     """By pid."""
     Signal: _aio.UnaryUnaryMultiCallable[_processes_pb2.SignalRequest, _processes_pb2.SignalResponse]  # type: ignore[assignment]
+    Forget: _aio.UnaryUnaryMultiCallable[_processes_pb2.ForgetRequest, _processes_pb2.ForgetResponse]  # type: ignore[assignment]
+    """Drops an ended process, its output and its exit status. The daemon does so by itself, after thousands of others."""
     Wait: _aio.UnaryUnaryMultiCallable[_processes_pb2.WaitRequest, _processes_pb2.ExitStatus]  # type: ignore[assignment]
     """Answers when the process has ended; bound it with a deadline."""
     Attach: _aio.StreamStreamMultiCallable[_processes_pb2.AttachRequest, _processes_pb2.Events]  # type: ignore[assignment]
@@ -102,6 +106,14 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _processes_pb2.SignalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_processes_pb2.SignalResponse, _abc.Awaitable[_processes_pb2.SignalResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _processes_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_processes_pb2.ForgetResponse, _abc.Awaitable[_processes_pb2.ForgetResponse]]:
+        """Drops an ended process, its output and its exit status. The daemon does so by itself, after thousands of others."""
 
     @_abc_1.abstractmethod
     def Wait(
