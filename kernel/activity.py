@@ -9,25 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cadenza.kernel.channels import Source
-from cadenza.kernel.handles import Timer, Waitable
 from cadenza.kernel.passes import Pass, Work
-from cadenza.kernel.process import EndWatcher, Process, Signals
+from cadenza.kernel.process import Process
 from cadenza.kernel.runs import Run
-from cadenza.kernel.storage import Sync
 from cadenza.kvfs.pool import ABSENT, PagePool
 
 if TYPE_CHECKING:
     from cadenza.kernel.engine import Engine
     from cadenza.kvfs.file import File
     from cadenza.kvfs.tiers import Tiers
-
-# What a blocked program waits for, if it does not say.
-KINDS: tuple[tuple[type[Waitable], str], ...] = (
-    (Run, "tokens"), (Pass, "pass"), (Source, "message"), (Timer, "timer"), (EndWatcher, "process"),
-    (Signals, "signal"), (Sync, "disk"),
-)  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class PageCount:
@@ -86,12 +76,13 @@ def works_of(process: Process) -> Iterator[Work]:
 
 
 def waited_for(process: Process) -> str:
-    """What a blocked program says it waits for, else what kinds of thing; "" if it does not wait."""
-    if process.state != "waiting":
-        return ""
-    said = str(process.waiting_for or "")
+    """What a blocked program says it waits for, or else what that is; "" if it does not wait."""
+    if process.state != "waiting" or process.waiting_for:
+        return process.waiting_for
     watched = [each for each in process.handles if each.watcher is not None]
-    return said or ", ".join(name for kind, name in KINDS if any(isinstance(each, kind) for each in watched))
+    if any(isinstance(each, Run) for each in watched):
+        return "tokens"
+    return "pass" if any(isinstance(each, Pass) for each in watched) else ""
 
 
 def count_pages(files: Counter[File], pool: PagePool, tiers: Tiers) -> PageCount:

@@ -94,6 +94,21 @@ class BatchBuilder:
         self.rows += 1
         return first
 
+    def add_again(self, file: File, first: int, count: int) -> int:
+        """A row that computes tokens of `file` anew, from offset `first` on, in the pages where they stand. Only for a
+        file without parts."""
+        row, end = len(self._tokens), first + count
+        self._tokens.extend(file.tokens(first, count).tolist())
+        self._positions.extend(file.positions(first, count).tolist())
+        self._slots.extend(file.table.slots(first, count).tolist())
+        self._row_starts.append(len(self._tokens))
+        self._add_segment(file.table.pages()[: -(-end // file.page_tokens)], end)
+        self._segment_starts.append(len(self._segment_tokens))
+        self._contiguous.append(file.contiguous)
+        self._visible_starts.append(self._visible_starts[-1])
+        self.rows += 1
+        return row
+
     def add_visible(self, ranges: Int32) -> None:
         """Ranges ([·, 3]: token of the row, first, count) of the row last added."""
         self._visible.append(ranges)

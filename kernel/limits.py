@@ -85,6 +85,7 @@ QUEUE_MESSAGES = 1024                       # messages waiting in one channel
 QUEUES_PER_USER = 1024
 MESSAGE_OVERHEAD_BYTES = 64                 # that a waiting message counts as, beside its text
 QUEUED_BYTES_PER_USER = 64 * MEBIBYTE       # text waiting in all channels of a user
+TOOLS_PER_USER = 256                        # whose durations are remembered; those not called for longest go first
 TERMINATE_SECONDS = 5.0                     # between `terminate` and `kill` when the daemon stops
 
 # --- batches ---

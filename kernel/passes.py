@@ -99,6 +99,7 @@ class Work(Waitable):
     """What the engine and the batcher know of a pass or a run."""
 
     __slots__ = (
+        "admitted",
         "allow_pages",
         "arrival",
         "breadth",
@@ -106,6 +107,7 @@ class Work(Waitable):
         "fed",
         "file",
         "inputs",
+        "missing",
         "over",
         "pid",
         "plain",
@@ -115,6 +117,7 @@ class Work(Waitable):
         "priority",
         "reads",
         "reused",
+        "sequence",
         "start",
         "turn",
         "under_way",
@@ -139,8 +142,11 @@ class Work(Waitable):
         self.plain = not reads and file.exact and bool((positions == np.arange(len(positions))).all())
         self.reused = 0              # inputs whose K and V were known already
         self.over = False
-        self.present = False         # all that it reads is on the device
-        self.arrival = 0
+        self.admitted = False        # in hand: there is room for all that it reads, and for its inputs
+        self.present = False         # all that it reads, but what is missing, is on the device
+        self.missing = 0             # tokens that it reads, whose pages were lost: they are computed again first
+        self.arrival = 0             # its place in line, that of its program,
+        self.sequence = 0            # and among those that have the same
         self.pid = 0                 # of the process that asked
         self.allow_pages: Callable[[int], None] = lambda pages: None     # raises LimitExceeded
         self.turn = 0                # step in which it last had a row
@@ -178,7 +184,11 @@ class Work(Waitable):
         assert not self.under_way, "rows under way would write to pages given back"
         self.file.truncate(self.start)
         self.fed = self.reused = 0
-        self.prefilling, self.present = True, False
+        self.prefilling = True
+
+    def growth(self) -> int:
+        """How many pages longer its file is when its inputs are in it, or one token more."""
+        return self.file.growth_for(len(self.inputs) - self.fed if self.prefilling else 1)
 
     def fail(self, error: CadenzaError) -> None:
         """Ends with an error. Idempotent."""
@@ -263,7 +273,7 @@ class Pass(Work):
         return min([len(self.inputs) - 1, *asked])
 
     def wanted(self) -> int:
-        return len(self.inputs) - self.fed
+        return self.missing + len(self.inputs) - self.fed
 
     def submit(self, builder: BatchBuilder, count: int) -> None:
         first, end = self.fed, self.fed + count

@@ -139,6 +139,11 @@ class PageTable:
         """Those tokens as an extent, whose pages are referenced once more."""
         return Extent.sharing(self._pool, self.pages(), first, self.tokens(first, count), self.positions(first, count))
 
+    @property
+    def shares_last(self) -> bool:
+        """Whether its last page is partly filled, and another file's too."""
+        return self.count % self._pool.page_tokens > 0 and self._last_page_is_shared()
+
     def shared_pages(self) -> int:
         """Pages that another file holds too. Takes time with the pages of the leaves that are this table's own."""
         if self.holders > 1:

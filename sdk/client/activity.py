@@ -23,7 +23,7 @@ class PageCount:
 @dataclass(frozen=True, slots=True)
 class Activity:
     """One process. `state`: "ready", "running", "waiting"; "queued", "prefilling" or "decoding" if its passes do so
-    while it waits. `waiting_for`: what it says, else what kinds of thing; `seconds`: since it last ran; `tokens`:
+    while it waits. `waiting_for`: what it says, or else what that is; `seconds`: since it last ran; `tokens`:
     sampled for it by now."""
 
     pid: int

@@ -56,11 +56,12 @@ async def test_what_it_waits_for_is_what_it_says_or_of_what_kind_it_is() -> None
         await desk.settle()
         inbox, timer = desk.ask(process, "channel.receive"), desk.ask(process, "events.timer", LATER_NS)
         desk.ask(process, "process.signals")                 # nobody waits for it
-        assert (await blocked(desk, process, inbox, timer)).waiting_for == "message, timer"
-        said = [{"handle": inbox, "tool": "search", "expected_ns": None}]
-        assert (await blocked(desk, process, inbox, timer, intents=said)).waiting_for == "search"
+        assert (await blocked(desk, process, inbox, timer)).waiting_for == "message or timer"
+        queue = desk.ask(process, "channel.pull", "answers")
+        said = [{"handle": queue, "tool": "search", "expected_ns": None}]
+        assert (await blocked(desk, process, queue, timer, intents=said)).waiting_for == "search or timer"
         child = desk.ask(other, "process.wait-child", process.pid)
-        assert (await blocked(desk, other, child)).waiting_for == "process"
+        assert (await blocked(desk, other, child)).waiting_for == "child"
 
 
 @in_loop

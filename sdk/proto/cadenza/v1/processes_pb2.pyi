@@ -776,7 +776,7 @@ class Activity(_message.Message):
     state: _builtins.str
     """"ready", "running", "waiting"; and for "waiting", if its passes do more: "queued", "prefilling", "decoding" """
     waiting_for: _builtins.str
-    """what it says, else what kinds of thing; "" if nothing"""
+    """what it says, or else what that is; "" if nothing"""
     seconds: _builtins.float
     """since it last ran"""
     priority: _builtins.int
