@@ -85,7 +85,8 @@ async def _print(looks: AsyncIterator[Frame], client: Client, screen: Screen) ->
         if sys.stdout.isatty():
             from rich.console import Console
 
-            Console().print(drawn(frame, facts, ALL_LINES))
+            console = Console()
+            console.print(drawn(frame, facts, console.width, ALL_LINES))
         else:
             screen.text(plain(frame, facts))
         return
@@ -99,4 +100,4 @@ async def _watch(looks: AsyncIterator[Frame], client: Client) -> None:
     facts = await client.facts()
     with Live(screen=True, auto_refresh=False) as live:
         async for frame in looks:
-            live.update(drawn(frame, facts, live.console.size.height), refresh=True)
+            live.update(drawn(frame, facts, *live.console.size), refresh=True)

@@ -11,15 +11,20 @@ from cadenza.server.screen import age, printable, shortened, size
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from cadenza.sdk.client import Activity, Facts
 
 COLUMNS = ("PID", "IMAGE", "STATE", "WAITS FOR", "RAN", "PRIO", "TOK/S", "TOKENS", "DEVICE", "HOST", "DISK", "LOST",
            "SHARED")  # fmt: skip
 NUMBERS_FROM = 5                            # the columns from there on are numbers
+WORDS = (1, 3)                              # the columns that are cut to fit
+DISPENSABLE = (11, 12, 10, 5, 9, 7)         # the columns that go when there is no room, in this order
+LEAST_CHARACTERS = 12                       # of a word
+GAP_CHARACTERS = 1                          # between columns, beside the one that the table's box takes
 STATE_STYLES = {"decoding": "green", "prefilling": "cyan", "queued": "yellow", "running": "bold green"}
 FULL_STYLES = ((0.95, "red"), (0.8, "yellow"), (0.0, "green"))
-OTHER_LINES = 7                             # beside gauges and processes
+OTHER_LINES = 6                             # beside gauges and processes
 BAR_CHARACTERS = 32
 IMAGE_CHARACTERS = 24
 WAITING_CHARACTERS = 32
@@ -27,18 +32,15 @@ WAITING_CHARACTERS = 32
 Gauge = tuple[str, float, str]              # its name, how full it is (0 to 1), and what that means
 
 
-def drawn(frame: Frame, facts: Facts, height: int) -> RenderableType:
-    """For a terminal of so many lines: the machine above, the processes below."""
+def drawn(frame: Frame, facts: Facts, width: int, height: int) -> RenderableType:
+    """For a terminal of that size: the machine above, the processes below."""
     from rich.console import Group
-    from rich.text import Text
 
     gauges = list(gauges_of(frame))
-    rows = process_rows(frame)
-    room = max(1, height - len(gauges) - OTHER_LINES)
-    left = frame.now.alive - min(len(rows), room)
-    below = Text(f"and {left} more" if left else "", style="dim")
-    return Group(Text(title(frame, facts), style="bold"), _bars(gauges), Text(work(frame)),
-                 _table(rows[:room]), below)
+    rows = process_rows(frame)[: max(1, height - len(gauges) - OTHER_LINES)]
+    left = frame.now.alive - len(rows)
+    return Group(_line(title(frame, facts), "bold"), _bars(gauges), _line(work(frame)), _line(""), _table(rows, width),
+                 _line(f"and {left} more" if left else "", "dim"))
 
 
 def plain(frame: Frame, facts: Facts) -> str:
@@ -95,27 +97,46 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
+def _line(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
+
+
 def _bars(gauges: Sequence[Gauge]) -> Table:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
-    from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
     for name, share, meaning in gauges:
         style = next(style for least, style in FULL_STYLES if share >= least)
         bar = ProgressBar(1.0, min(share, 1.0), BAR_CHARACTERS, complete_style=style, finished_style=style)
-        grid.add_row(Text(name), bar, Text(meaning))
+        grid.add_row(_line(name), bar, _line(meaning))
     return grid
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Table:
+def _table(rows: Sequence[Sequence[str]], width: int) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for at, column in enumerate(COLUMNS):
-        table.add_column(column, justify="right" if at >= NUMBERS_FROM else "left", no_wrap=True)
+    widths = [max(map(len, cells)) for cells in zip(COLUMNS, *rows, strict=True)]
+    shown, room = _fitted(widths, width)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, GAP_CHARACTERS, 0, 0), pad_edge=False, show_edge=False)
+    for at in shown:
+        table.add_column(COLUMNS[at], justify="right" if at >= NUMBERS_FROM else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell, STATE_STYLES.get(cell, "")) for cell in row))
+        cells = [shortened(row[at], room) if at in WORDS else row[at] for at in shown]
+        table.add_row(*(_line(cell, STATE_STYLES.get(cell, "")) for cell in cells))
     return table
+
+
+def _fitted(widths: Sequence[int], width: int) -> tuple[list[int], int]:
+    """Which columns there is room for, and how many characters each of WORDS gets, LEAST_CHARACTERS if possible."""
+    shown = list(range(len(widths)))
+    for dispensable in (*DISPENSABLE, None):
+        taken = sum(widths[at] for at in shown if at not in WORDS) + (GAP_CHARACTERS + 1) * len(shown)
+        room = (width - taken) // len(WORDS)
+        if room >= LEAST_CHARACTERS or dispensable is None:
+            break
+        shown.remove(dispensable)
+    return shown, max(1, room)

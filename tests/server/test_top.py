@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from cadenza.sdk.client import Activity, Client, Facts, Load, PageCount, Tier, Top
@@ -112,14 +114,23 @@ def test_lines_for_those_who_have_no_terminal() -> None:
     assert lines[6].split("\t")[:5] == ["2", "a [2Jb", "waiting", "search the web", "3 min"]
 
 
-def test_a_terminal_gets_as_many_processes_as_it_has_lines_for() -> None:
-    processes = tuple(activity(pid, 1000 - pid) for pid in range(1, 60))
+@pytest.mark.parametrize(("width", "columns"), [
+    (140, COLUMNS),
+    (100, [*COLUMNS[:11], "SHARED"]),
+    (80, [*COLUMNS[:5], "TOK/S", "TOKENS", "DEVICE", "HOST"]),
+])
+def test_a_terminal_gets_as_much_as_it_has_room_for(width: int, columns: Sequence[str]) -> None:
+    processes = tuple(activity(pid, 1000 - pid, image_name="research-assistant", waiting_for="search for it",
+                               seconds=99.0) for pid in range(1001, 1060))
     frame = Frame(Top(load(2), processes, 80))
-    console = Console(width=140, height=20, force_terminal=True)
+    console = Console(width=width, height=20, color_system=None, force_terminal=True)
     with console.capture() as captured:
-        console.print(drawn(frame, FACTS, 20))
+        console.print(drawn(frame, FACTS, width, 20))
     lines = captured.get().rstrip("\n").splitlines()
-    assert len(lines) <= 20
-    shown = sum("decoding" in line for line in lines)
-    assert shown >= 10
-    assert f"and {80 - shown} more" in lines[-1]
+    assert len(lines) == 20
+    assert max(map(len, lines)) <= width
+    assert next(line for line in lines if "PID" in line).replace("WAITS FOR", "WAITS-FOR").split() == [
+        column.replace(" ", "-") for column in columns]
+    shown = [line for line in lines if "decoding" in line]
+    assert all("research-as" in line and "search for" in line for line in shown)
+    assert f"and {80 - len(shown)} more" in lines[-1]
