@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cadenza.kernel.batcher import WorkConserving
+from cadenza.kernel.batcher import BatchPolicy, WorkConserving
 from cadenza.kernel.device.batch import Batch, Int32
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.null_device import CostModel, NullDevice
@@ -117,19 +117,20 @@ class Simulation:
     """One kernel. Made inside `simulate`; `start` profiles the device first, as the daemon does."""
 
     def __init__(self, policy: MemoryPolicy, *, kv_tokens: int, host_tokens: int, cost: CostModel = SIX_B,
-                 run_ahead: int = 2) -> None:  # fmt: skip
+                 run_ahead: int = 2, batching: BatchPolicy | None = None) -> None:  # fmt: skip
         pages, host = kv_tokens // PAGE_TOKENS, host_tokens // PAGE_TOKENS
         self.link = Meter(NullDevice(pages=pages, page_tokens=PAGE_TOKENS, host_pages=host, cost=cost,
                                      vocabulary_size=VOCABULARY), cost)  # fmt: skip
         self.files = FileSystem(PagePool(pages, PAGE_TOKENS))
         self._policy, self._run_ahead = policy, run_ahead
+        self._batching = batching or WorkConserving(STEP_TOKENS, STEP_ROWS)
         self._pids = 0
 
     async def start(self) -> None:
         costs = await profile(self.link)
         pager = Pager(self.files, Tiers(self.files.pool, self.link.facts.host_pages))
-        self.engine = Engine(self.link, WorkConserving(STEP_TOKENS, STEP_ROWS), pager, memory=self._policy,
-                             costs=costs, run_ahead=self._run_ahead)  # fmt: skip
+        self.engine = Engine(self.link, self._batching, pager, memory=self._policy, costs=costs,
+                             run_ahead=self._run_ahead)  # fmt: skip
         self.inference = Inference(self.engine, self.link.facts)
         self.link.engine = self.engine
 

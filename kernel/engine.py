@@ -22,6 +22,7 @@ from cadenza.kernel.costs import Costs
 from cadenza.kernel.device.batch import StepResult
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.lanes import Lanes
+from cadenza.kernel.ledger import Ledger
 from cadenza.kernel.limits import LANES, PATIENCE_SECONDS, RETRY_SECONDS, RUN_AHEAD_STEPS
 from cadenza.kernel.memory.foresight import Foresight
 from cadenza.kernel.memory.policy import MemoryPolicy
@@ -45,6 +46,7 @@ class Engine:
         """`memory`: what becomes of the pages of programs that wait; `costs`: the device's constants."""
         self.link = link
         self.lanes = Lanes(LANES)
+        self.ledger = Ledger()
         self._policy = policy
         self.pager = pager
         self.waits = Waits()
@@ -58,6 +60,7 @@ class Engine:
         self._submitted: deque[tuple[int, list[Row]]] = deque()
         self._arrivals = 0
         self._pump_is_due = False
+        self._alarm: asyncio.TimerHandle | None = None      # when the policy wants to be asked again
         self._lost = ""
         self.steps_done = 0
         self.tokens_done = 0                                # input tokens submitted
@@ -82,6 +85,9 @@ class Engine:
         work.sequence = self._arrivals
         work.arrival = work.arrival or work.sequence
         work.missing = self.pager.lost_tokens(work)
+        work.since = self.ledger.now = asyncio.get_running_loop().time()
+        work.turn = self.next_step
+        work.join_line()
         self._work[work] = None
         self._pump_soon()
 
@@ -137,15 +143,26 @@ class Engine:
         self._pump_is_due = False
         while len(self._submitted) < self._run_ahead and not self._lost:
             self.reclaimer.begin_step()
-            loading = self.pager.loading
-            shares = self._policy.choose(self._work.keys() - loading if loading else self._work)
+            loading, now = self.pager.loading, asyncio.get_running_loop().time()
+            self.ledger.now = now
+            work = [each for each in self._work if each not in loading] if loading else self._work
+            shares = self._policy.choose(work, now)
+            if not shares:
+                self._ask_again_at(self._policy.again(now))
             if not self._submit(shares):
                 return
+
+    def _ask_again_at(self, when: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None if when is None else asyncio.get_running_loop().call_at(when, self._pump_soon)
 
     def _submit(self, shares: list[Share]) -> bool:
         """Whether a step has been submitted: none is when no chosen work could get pages, and nothing moves."""
         builder = BatchBuilder(self.pager.next_step, self.pager.pool)
         rows, starved = self._gather(shares, builder) if shares else ([], [])
+        for work, _ in starved:
+            work.turned_away = True
         self.reclaimer.unasked()
         if rows or self.pager.moving:
             if rows:
@@ -197,7 +214,7 @@ class Engine:
                 return
         samples, probes = builder.samples, builder.probes
         wanted = min(count, work.wanted())
-        if wanted == 0:
+        if wanted == 0 or self.pager.is_copied_too_soon(work.file):
             return
         try:
             work.submit(builder, wanted)
@@ -205,6 +222,8 @@ class Engine:
             if not self.reclaimer.make_room(error.needed):
                 raise
             work.submit(builder, wanted)
+        if builder.copies:
+            self.pager.sources.update(source for source, _ in builder.copies)
         work.turn = work.file.used = builder.step
         work.under_way += 1
         rows.append(Row(work, samples, builder.samples, probes, builder.probes))
@@ -220,6 +239,7 @@ class Engine:
         self.pager.regain(run.file.table.pages()[first : first - (-count // size)].tolist())
         builder.add_again(run.file, run.first, count)
         work.missing = self.pager.lost_tokens(work)
+        self.ledger.charge(work.line, count)
         self.tokens_recomputed += count
         work.under_way += 1
         rows.append(Row(work, builder.samples, builder.samples, builder.probes, builder.probes))
@@ -234,6 +254,7 @@ class Engine:
 
     def _admit(self, work: Work) -> None:
         """Raises NoPages if there is no room for it."""
+        self.pager.part_lost(work)
         free, in_hand = self.pager.pool, len(self._admitted)
         needed = len(self.pager.absent_pages(work)) + work.growth()
         if needed + in_hand > free.free and not self.reclaimer.make_room(needed + in_hand, work) and (
@@ -310,7 +331,7 @@ class Engine:
             "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "samples": self.samples_done,
             "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
             "preemptions": self.preemptions, "tokens_recomputed": self.tokens_recomputed, **self.waits.statistics(),
-            "pages_copied": self.pages_copied, **self.pager.statistics(),
+            "pages_copied": self.pages_copied, **self.ledger.statistics(), **self.pager.statistics(),
         }
 
 
