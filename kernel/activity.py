@@ -57,6 +57,7 @@ class Load:
     swapped_out: int                     # pages
     swapped_in: int
     work: int                            # passes and runs that are not done
+    queued: int                          # of them: they wait for places in steps for their inputs
     steps_under_way: int
     processes: int                       # alive
     ready: int                           # of them: they have something to do
@@ -105,16 +106,18 @@ def load_of(engine: Engine, now: float, alive: int, ready: int) -> Load:
     return Load(
         now, known["device_seconds"], int(known["steps"]), int(known["tokens"]), int(known["samples"]),
         None if rows is None else int(rows), int(known["preemptions"]), int(known["swapped_out"]),
-        int(known["swapped_in"]), int(known["work"]), int(known["steps_under_way"]), alive, ready,
+        int(known["swapped_in"]), int(known["work"]), int(known["inputs_waiting"]),
+        int(known["steps_under_way"]), alive, ready,
     )  # fmt: skip
 
 
 def _state(process: Process, works: list[Work]) -> str:
     if process.state != "waiting" or not works:
         return process.state
-    if any(isinstance(work, Run) and not work.prefilling for work in works):
+    in_hand = [work for work in works if work.admitted]
+    if any(isinstance(work, Run) and not work.prefilling for work in in_hand):
         return "decoding"
-    return "prefilling" if any(work.turn for work in works) else "queued"
+    return "prefilling" if in_hand else "queued"
 
 
 def _files_of(process: Process, works: list[Work]) -> Counter[File]:

@@ -59,6 +59,6 @@ def _load_message(kernel: Kernel) -> pb.Load:
     return pb.Load(
         seconds=now.seconds, device_seconds=now.device_seconds, steps=now.steps, tokens=now.tokens,
         samples=now.samples, rows=now.rows, preemptions=now.preemptions, swapped_out_pages=now.swapped_out,
-        swapped_in_pages=now.swapped_in, work=now.work, steps_under_way=now.steps_under_way,
+        swapped_in_pages=now.swapped_in, work=now.work, queued=now.queued, steps_under_way=now.steps_under_way,
         processes=now.processes, ready=now.ready, tiers=tier_messages(kernel),
     )  # fmt: skip

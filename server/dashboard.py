@@ -59,8 +59,8 @@ def title(frame: Frame, facts: Facts) -> str:
 def work(frame: Frame) -> str:
     load = frame.now.load
     return (f"tokens: {_number(frame.samples)}/s sampled, {_number(frame.inputs)}/s computed; {load.work} passes, "
-            f"{load.steps_under_way} steps under way; {load.preemptions} preemptions, pages swapped "
-            f"{load.swapped_out_pages:,} out, {load.swapped_in_pages:,} in")
+            f"{load.queued} queued, {load.steps_under_way} steps under way; {load.preemptions} preemptions, "
+            f"pages swapped {load.swapped_out_pages:,} out, {load.swapped_in_pages:,} in")
 
 
 def gauges_of(frame: Frame) -> Iterator[Gauge]:

@@ -68,7 +68,8 @@ class Frame:
         return {
             "seconds": self.seconds, "device_busy": self.busy, "steps_per_second": self.steps,
             "rows_per_step": self.step_rows, "tokens_per_step": self.step_tokens, "tokens_per_second": self.samples,
-            "input_tokens_per_second": self.inputs, "passes": load.work, "steps_under_way": load.steps_under_way,
+            "input_tokens_per_second": self.inputs, "passes": load.work, "passes_queued": load.queued,
+            "steps_under_way": load.steps_under_way,
             "preemptions": load.preemptions, "swapped_out_pages": load.swapped_out_pages,
             "swapped_in_pages": load.swapped_in_pages, "processes_alive": load.processes,
             "processes_ready": load.ready, "tiers": [asdict(tier) for tier in load.tiers], "mine_alive": self.now.alive,

@@ -61,6 +61,7 @@ class Load:
     swapped_out_pages: int
     swapped_in_pages: int
     work: int
+    queued: int
     steps_under_way: int
     processes: int
     ready: int
@@ -71,8 +72,8 @@ class Load:
         return cls(
             message.seconds, message.device_seconds, message.steps, message.tokens, message.samples,
             message.rows if message.HasField("rows") else None, message.preemptions, message.swapped_out_pages,
-            message.swapped_in_pages, message.work, message.steps_under_way, message.processes, message.ready,
-            tiers_from_messages(message.tiers),
+            message.swapped_in_pages, message.work, message.queued, message.steps_under_way, message.processes,
+            message.ready, tiers_from_messages(message.tiers),
         )  # fmt: skip
 
 

@@ -188,7 +188,7 @@ class FakeKernel:
     def load(self) -> Load:
         """Two seconds, and as much work in them, later at each look."""
         self.looks = n = self.looks + 1
-        return Load(2.0 * n, 1.0 * n, 4 * n, 48 * n, 40 * n, 20 * n, 0, 5, 6, 3, 1, len(self.table), 2)
+        return Load(2.0 * n, 1.0 * n, 4 * n, 48 * n, 40 * n, 20 * n, 0, 5, 6, 3, 2, 1, len(self.table), 2)
 
     def tiers(self) -> list[tuple[str, int, int]]:
         return [("device", 64, 16), ("host", 32, 0)]

@@ -37,7 +37,7 @@ def test_top_tells_of_the_machine_and_of_living_processes() -> None:
             (process,) = top.processes
             assert (process.image_name, process.state, process.waiting_for) == ("agent", "waiting", "search")
             assert (process.seconds, process.pages) == (1.5, PageCount(3, 2, 0, 0, 1))
-            assert (top.load.steps, top.load.rows, top.load.swapped_in_pages) == (4, 20, 6)
+            assert (top.load.steps, top.load.rows, top.load.swapped_in_pages, top.load.queued) == (4, 20, 6, 2)
             assert top.load.tiers == (Tier("device", 64, 16, 1024), Tier("host", 32, 0, 1024))
 
     run(test())
@@ -74,7 +74,7 @@ def test_a_user_sees_nothing_of_anothers_processes(tmp_path: Path) -> None:
 
 
 def load(n: float) -> Load:
-    return Load(2.0 * n, 1.5 * n, int(4 * n), int(80 * n), int(40 * n), None, 0, 0, 0, 3, 1, 9, 2,
+    return Load(2.0 * n, 1.5 * n, int(4 * n), int(80 * n), int(40 * n), None, 0, 0, 0, 3, 2, 1, 9, 2,
                 (Tier("device", 64, 16, 1 << 20),))
 
 

@@ -704,6 +704,7 @@ class Load(_message.Message):
     PROCESSES_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     TIERS_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
     seconds: _builtins.float
     """when this was so, on a clock of the server's that never goes back"""
     device_seconds: _builtins.float
@@ -725,6 +726,8 @@ class Load(_message.Message):
     """alive, of everybody"""
     ready: _builtins.int
     """of them: they have something to do"""
+    queued: _builtins.int
+    """of `work`: they wait for places in steps for their inputs"""
     @_builtins.property
     def tiers(self) -> _containers.RepeatedCompositeFieldContainer[_files_pb2.Tier]: ...
     def __init__(
@@ -744,10 +747,11 @@ class Load(_message.Message):
         processes: _builtins.int = ...,
         ready: _builtins.int = ...,
         tiers: _abc.Iterable[_files_pb2.Tier] | None = ...,
+        queued: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_rows", b"_rows", "rows", b"rows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rows", b"_rows", "device_seconds", b"device_seconds", "preemptions", b"preemptions", "processes", b"processes", "ready", b"ready", "rows", b"rows", "samples", b"samples", "seconds", b"seconds", "steps", b"steps", "steps_under_way", b"steps_under_way", "swapped_in_pages", b"swapped_in_pages", "swapped_out_pages", b"swapped_out_pages", "tiers", b"tiers", "tokens", b"tokens", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rows", b"_rows", "device_seconds", b"device_seconds", "preemptions", b"preemptions", "processes", b"processes", "queued", b"queued", "ready", b"ready", "rows", b"rows", "samples", b"samples", "seconds", b"seconds", "steps", b"steps", "steps_under_way", b"steps_under_way", "swapped_in_pages", b"swapped_in_pages", "swapped_out_pages", b"swapped_out_pages", "tiers", b"tiers", "tokens", b"tokens", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__rows: _TypeAlias = _typing.Literal["rows"]  # noqa: Y015
     _WhichOneofArgType__rows: _TypeAlias = _typing.Literal["_rows", b"_rows"]  # noqa: Y015
