@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cadenza.kernel.limits import PRIORITY_LEAST, PRIORITY_MOST
 from cadenza.kernel.memory.named import DEFAULT
 from cadenza.server.command_keys import KEYS_FILE, reported
 from cadenza.server.invocation import Json, invocation
@@ -41,6 +42,9 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Metrics, on 127.0.0.1.")] = None,
+    max_priority: Annotated[
+        int, typer.Option(min=PRIORITY_LEAST, max=PRIORITY_MOST, help="The highest that users may give a process.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Start the daemon; it runs until SIGTERM or Ctrl-C."""
@@ -49,7 +53,7 @@ def serve(
         model=model, device=device, dtype=dtype, pages=pages, kv_gib=kv_gib, host_gib=host_gib, disk_gib=disk_gib,
         quota_gib=quota_gib, memory_policy=memory_policy, page_tokens=page_tokens, threads=threads, state=directory,
     )  # fmt: skip
-    listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port)
+    listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port, max_priority)
     invoked = invocation(context, json=json)
     with reported(invoked):
         from cadenza.server.boot import boot
@@ -69,7 +73,8 @@ def run_daemon(boot: Boot, options: ServeOptions, listen: ListenOptions, screen:
 async def _serve(boot: Boot, options: ServeOptions, listen: ListenOptions, screen: Screen) -> None:
     from cadenza.server.address import check_listening
     from cadenza.server.auth import Keys
-    from cadenza.server.daemon import Daemon, stop_signals
+    from cadenza.server.daemon import Daemon
+    from cadenza.server.stop_signals import stop_signals
 
     check_listening(listen)  # before the model is loaded
     Keys(listen.keys)

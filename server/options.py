@@ -68,3 +68,4 @@ class ListenOptions:
     tls_cert: Path | None = None            # PEM, both or neither
     tls_key: Path | None = None
     metrics_port: int | None = None         # on loopback; 0: any free one; None: no metrics
+    max_priority: int = 0                   # that users may give their processes
