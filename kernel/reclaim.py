@@ -159,7 +159,7 @@ class Reclaimer:
 
     def _room(self) -> Room:
         pool, pager = self._pool, self._pager
-        promised = sum(1 for _ in self.admitted())
+        promised = sum(1 + (work.growth() if work.prefilling else 0) for work in self.admitted())
         return Room(pool.total, pool.free, promised, pool.page_tokens, self.step_tokens, pager.budget,
                     pager.tiers.free_host_pages, self.costs)
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cadenza.kernel.limits import PRIORITY_LEAST, PRIORITY_MOST
-from cadenza.kernel.memory.named import DEFAULT
 from cadenza.server.command_keys import KEYS_FILE, reported
 from cadenza.server.invocation import Json, invocation
-from cadenza.server.options import DEFAULT_ADDRESS, ListenOptions, Progress, ServeOptions, default_state
+from cadenza.server.options import DEFAULT_ADDRESS, MEMORY_POLICY, ListenOptions, Progress, ServeOptions, default_state
 from cadenza.server.screen import Screen
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def serve(
     host_gib: Annotated[float, typer.Option(min=0, help="Memory for KV that makes room on the device.")] = 0.25,
     disk_gib: Annotated[float, typer.Option(min=0, help="Disk for synced KV files; 0 keeps none.")] = 8.0,
     quota_gib: Annotated[float | None, typer.Option(min=0, help="KV memory of one user, at most.")] = None,
-    memory_policy: Annotated[str, typer.Option(help="For KV of programs that wait: ours, infercept, swap…")] = DEFAULT,
+    memory_policy: Annotated[str, typer.Option(help="For KV of programs that wait: ours, infercept, swap…")] = MEMORY_POLICY,
     page_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one page.")] = 16,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a device on the CPU.")] = None,
     state: Annotated[Path | None, typer.Option(help="Images and caches [$CADENZA_STATE].")] = None,
