@@ -39,10 +39,13 @@ class EventCalls:
         ready = wait.answer_now()
         if ready is not None:
             return ready
+        delay = 0.0
         if timeout_ns is not None:
             delay = check_delay(timeout_ns)
             wait.expire_with(asyncio.get_running_loop().call_later(delay, wait.expire).cancel)
         expected = fetch_intents(numbers, waitables, intents)
+        if timeout_ns is not None and until == "any" and (expected or not numbers):
+            expected.append(Intent(0, "timer", delay, certain=True))
         return Expecting(process, wait, expected, every=until == "all") if expected else wait
 
     def timer(self, process: Process, delay_ns: int) -> int:

@@ -1,4 +1,4 @@
-"""However far ahead steps are submitted: what a program sees, and what it leaves behind, is what an unhurried one would.
+"""However far ahead steps are submitted: what a program sees and leaves behind is what an unhurried one would.
 
 Random programs decode, interrupt their runs at any moment, sample under a constraint that follows every token, cut and
 fork their files. The reference keeps lists of tokens and asks the toy model one token at a time."""
