@@ -10,6 +10,7 @@ from typing import Any
 from cadenza.kernel.handles import Timer, Wait, Waitable, WaitOne, unique
 from cadenza.kernel.limits import TIMER_SECONDS, WAIT_HANDLES
 from cadenza.kernel.process import Process
+from cadenza.kernel.wasm.seams import quick
 from cadenza.kvfs.errors import Invalid, LimitExceeded
 from cadenza.syscalls.suspension import settled
 
@@ -17,6 +18,7 @@ NANOSECONDS = 1e-9
 
 
 class EventCalls:
+    @quick
     def wait(self, process: Process, handles: Any, until: str, timeout_ns: int | None, intents: Sequence[Any]) -> Any:
         """The one hot call: a list at once, or a Wait."""
         numbers = handles.tolist()
@@ -41,6 +43,7 @@ class EventCalls:
             wait.expire_with(asyncio.get_running_loop().call_later(delay, wait.expire).cancel)
         return wait
 
+    @quick
     def timer(self, process: Process, delay_ns: int) -> int:
         process.handles.ensure_room()
         delay = check_delay(delay_ns)
@@ -51,9 +54,11 @@ class EventCalls:
     def close(self, process: Process, handle: int) -> Any:
         return settled(process.handles.close(handle))
 
+    @quick
     def now(self, process: Process) -> int:
         return time.monotonic_ns()
 
+    @quick
     def wall_clock(self, process: Process) -> int:
         return time.time_ns()
 

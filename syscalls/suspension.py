@@ -8,9 +8,10 @@ from typing import Any
 
 from cadenza.kernel.handles import Wait, Waitable
 from cadenza.kernel.runs import Run
+from cadenza.kernel.wasm.seams import Suspension
 
 
-class Later:
+class Later(Suspension):
     """The guest is blocked until `work` is done; its error, if it has one, becomes the guest's."""
 
     def __init__(self, work: Awaitable[Any]) -> None:
@@ -26,7 +27,7 @@ class Later:
         self._task.cancel()
 
 
-class Settling:
+class Settling(Suspension):
     """A run was stopped while it was preempted: the guest is blocked until its file is what it would have been."""
 
     def __init__(self, run: Run) -> None:
