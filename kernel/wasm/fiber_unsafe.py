@@ -230,7 +230,7 @@ class Fiber:
         return Step.DONE
 
     def answer(self, value: Any) -> None:
-        """Answers `call`, with a `Failure` only where the function can fail. Raises what a value of the wrong shape does;
+        """Answers `call`, with a `Failure` only where the function can fail. Raises what a value of a wrong shape does;
         the call is then still to be answered."""
         call = self.call
         assert call is not None
