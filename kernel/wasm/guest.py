@@ -51,47 +51,43 @@ class Guest:
         fiber = self._fiber
         fiber.calls_left = SLICE_CALLS
         while self.outcome is None:
-            if self._suspension is not None:
-                if not self._ready:
-                    return Advance.BLOCKED
-                self._resume()
-            elif fiber.call is not None:
-                if not fiber.calls_left:
-                    return Advance.READY
-                fiber.calls_left -= 1
-                self._serve()
-            else:
+            if fiber.call is None:
                 step, self._step = self._step or fiber.poll(), None
                 if step is Step.SPENT:
                     return self._spent()
                 if step is Step.DONE:
                     self._end(self._result())
+            elif self._suspension is not None:
+                if not self._ready:
+                    return Advance.BLOCKED
+                self._serve()
+            elif fiber.calls_left:
+                fiber.calls_left -= 1
+                self._serve()
+            else:
+                return Advance.READY
         if self._heavy is None:
             fiber.close()                    # a handler asked on the guest's own stack may have ended it
         return Advance.ENDED
 
     # --- system calls ---
     def _serve(self) -> None:
-        """On the event loop's stack, or, for a quick handler, on the guest's."""
-        self._slices = 0
-        import_ = self._fiber.call
+        """The boundary of system calls: what the handler answers, at once or in the end, or raises, goes to the guest.
+        On the event loop's stack, or, for a quick handler, on the guest's."""
+        fiber, suspension = self._fiber, self._suspension
+        import_ = fiber.call
         assert import_ is not None
-        self._dispatch(import_, import_.handler, self._process, *self._fiber.arguments)
-
-    def _resume(self) -> None:
-        suspension, self._suspension = self._suspension, None
-        assert suspension is not None
-        assert self._fiber.call is not None
-        self._dispatch(self._fiber.call, suspension.answer)
-
-    def _dispatch(self, import_: Import, compute: Callable[..., Any], *arguments: Any) -> None:
-        """The boundary of system calls: what `compute` answers, or raises, goes to the guest."""
         try:
-            answer = compute(*arguments)
+            if suspension is None:
+                self._slices = 0
+                answer = import_.handler(self._process, *fiber.arguments)
+            else:
+                self._suspension = None
+                answer = suspension.answer()
             if isinstance(answer, Suspension):
                 self._suspend(answer)
             elif self.outcome is None:       # the handler may have killed its own guest
-                self._fiber.answer(answer)
+                fiber.answer(answer)
         except ExitGuest as end:
             self.kill(end.outcome)
         except CadenzaError as error:
