@@ -26,7 +26,7 @@ class BatchBuilder:
         self.rows = 0
         self.samples = 0
         self.probes = 0
-        self._copies: list[tuple[int, int]] = []
+        self.copies: list[tuple[int, int]] = []
         self._tokens: list[int] = []
         self._positions: list[int] = []
         self._slots: list[int] = []
@@ -60,7 +60,7 @@ class BatchBuilder:
     ) -> int:
         """A row that appends `tokens` to `file`, which holds them already. Answers the index of its first token."""
         first = len(self._tokens)
-        self._copies.extend(copies)
+        self.copies.extend(copies)
         self._tokens.extend(tokens)
         self._positions.extend(positions)
         self._slots.extend(slots)
@@ -82,7 +82,7 @@ class BatchBuilder:
         """`add_row` of one token that reads its own file alone: what most rows are."""
         first = len(self._tokens)
         if copies:
-            self._copies.extend(copies)
+            self.copies.extend(copies)
         self._tokens.append(token)
         self._positions.append(position)
         self._slots.append(slot)
@@ -93,6 +93,21 @@ class BatchBuilder:
         self._visible_starts.append(self._visible_starts[-1])
         self.rows += 1
         return first
+
+    def add_again(self, file: File, first: int, count: int) -> int:
+        """A row that computes tokens of `file` anew, from offset `first` on, in the pages where they stand. Only for a
+        file without parts."""
+        row, end = len(self._tokens), first + count
+        self._tokens.extend(file.tokens(first, count).tolist())
+        self._positions.extend(file.positions(first, count).tolist())
+        self._slots.extend(file.table.slots(first, count).tolist())
+        self._row_starts.append(len(self._tokens))
+        self._add_segment(file.table.pages()[: -(-end // file.page_tokens)], end)
+        self._segment_starts.append(len(self._segment_tokens))
+        self._contiguous.append(file.contiguous)
+        self._visible_starts.append(self._visible_starts[-1])
+        self.rows += 1
+        return row
 
     def add_visible(self, ranges: Int32) -> None:
         """Ranges ([·, 3]: token of the row, first, count) of the row last added."""
@@ -135,8 +150,8 @@ class BatchBuilder:
             contiguous=np.array(self._contiguous, np.uint8),
             visible_starts=np.array(self._visible_starts, np.int32),
         )
-        if self._copies:
-            batch.copies = frames[np.array(self._copies, np.int32)]
+        if self.copies:
+            batch.copies = frames[np.array(self.copies, np.int32)]
         if self._visible:
             batch.visible_ranges = np.concatenate(self._visible)
         if self._samples:

@@ -54,6 +54,7 @@ class Source(Waitable):
     """A handle that messages are taken from: ready while there is one."""
 
     __slots__ = ()
+    what = "message"
 
     def take(self) -> Message | None:
         """The next message, or None if there is none (any more)."""

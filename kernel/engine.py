@@ -1,28 +1,36 @@
 """The heart: collect what is ready, form a batch, step the device, deliver completions.
 
-    add ──▶ work ──▶ choose ──▶ submit ══ device ══▶ deliver ──▶ accept ──▶ signal ──▶ the program's wait
-                       ▲                                │
-                       └──────── ahead of results ──────┘
+    add ──▶ work ──▶ choose ──▶ admit ──▶ submit ══ device ══▶ deliver ──▶ accept ──▶ signal ──▶ the program's wait
+                       ▲                                          │
+                       └────────────── ahead of results ──────────┘
 
-Steps are submitted `run_ahead` deep, so the device never waits for a program; each is formed as late as it can be.
+Steps are submitted `run_ahead` deep, so the device never waits for a program; each is formed as late as it can be. Work
+is admitted when there is room for all that it reads and its inputs, and a page more for each that is in hand already:
+so nobody is let in only to push another out. Who waits for room is not overtaken by who comes after.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 
 from cadenza.kernel.batch_builder import BatchBuilder
 from cadenza.kernel.batcher import BatchPolicy, Share
+from cadenza.kernel.costs import Costs
 from cadenza.kernel.device.batch import StepResult
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.lanes import Lanes
+from cadenza.kernel.ledger import Ledger
 from cadenza.kernel.limits import LANES, PATIENCE_SECONDS, RETRY_SECONDS, RUN_AHEAD_STEPS
+from cadenza.kernel.memory.foresight import Foresight
+from cadenza.kernel.memory.policy import MemoryPolicy
 from cadenza.kernel.pager import Pager
 from cadenza.kernel.passes import PLAIN, STEP_BREADTH, Row, Work
+from cadenza.kernel.recall import Recall
+from cadenza.kernel.reclaim import Reclaimer
+from cadenza.kernel.waits import Waits
 from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, LimitExceeded, NoPages
 from cadenza.kvfs.file import File
 
@@ -32,30 +40,37 @@ log = logging.getLogger(__name__)
 class Engine:
     """Owns the work under way and the link to the device. Everything happens on the event loop's thread."""
 
-    def __init__(self, link: DeviceLink, policy: BatchPolicy, pager: Pager, *, run_ahead: int = RUN_AHEAD_STEPS,
+    def __init__(self, link: DeviceLink, policy: BatchPolicy, pager: Pager, *, memory: MemoryPolicy | None = None,
+                 costs: Costs | None = None, run_ahead: int = RUN_AHEAD_STEPS,
                  patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """`memory`: what becomes of the pages of programs that wait; `costs`: the device's constants."""
         self.link = link
         self.lanes = Lanes(LANES)
+        self.ledger = Ledger()
         self._policy = policy
         self.pager = pager
+        self.waits = Waits()
+        self.reclaimer = Reclaimer(pager, memory or Foresight(), self.waits, costs or Costs())
         self._run_ahead = run_ahead
         self._patience = patience_seconds
         self._starved_since: float | None = None
         self.idle: Callable[[], None] = lambda: None        # called whenever the last work has ended
         self._work: dict[Work, None] = {}
-        self._parked: set[Work] = set()                     # preempted, waiting for others to end
-        self._loading: set[Work] = set()                    # what they read is on its way from disk
+        self._admitted: set[Work] = set()                   # in hand
         self._submitted: deque[tuple[int, list[Row]]] = deque()
         self._arrivals = 0
         self._pump_is_due = False
+        self._alarm: asyncio.TimerHandle | None = None      # when the policy wants to be asked again
         self._lost = ""
         self.steps_done = 0
         self.tokens_done = 0                                # input tokens submitted
         self.samples_done = 0                               # tokens that came back
         self.device_seconds = 0.0
+        self.tokens_recomputed = 0                          # of pages that were lost
         self.preemptions = 0
         self.pages_copied = 0                               # so that a fork could be written to
-        pager.works, pager.pump = self._work.keys, self._pump_anew
+        pager.pump, pager.recall, self.waits.changed = self._pump_anew, self.recall, self._pump_soon
+        self.reclaimer.works, self.reclaimer.admitted = self._work.keys, lambda: self._admitted
         self.connect()
 
     def connect(self) -> None:
@@ -67,9 +82,24 @@ class Engine:
         if self._lost:
             raise DeviceLost(f"the device is gone: {self._lost}")
         self._arrivals += 1
-        work.arrival = self._arrivals
+        work.sequence = self._arrivals
+        work.arrival = work.arrival or work.sequence
+        work.missing = self.pager.lost_tokens(work)
+        work.since = self.ledger.now = asyncio.get_running_loop().time()
+        work.turn = self.next_step
+        work.join_line()
         self._work[work] = None
         self._pump_soon()
+
+    async def recall(self, file: File) -> None:
+        """Returns when no page of `file` is lost. Raises Busy, or what stood in the way."""
+        work = Recall(self, file)
+        self.add(work)
+        try:
+            if work.missing:
+                await work.done
+        finally:
+            work.abort()
 
     def know(self, file: File, tokens: int) -> None:
         """The K and V of its first `tokens`, known all, are computed: prompts that begin so may share them."""
@@ -78,8 +108,8 @@ class Engine:
     def remove(self, work: Work) -> None:
         """Forgets work that is over. Idempotent; its rows under way come back to nobody."""
         self._work.pop(work, None)
-        self._loading.discard(work)
-        self._parked.clear()                                # there may be room again
+        self.pager.loading.discard(work)
+        self._admitted.discard(work)
         if self._work:
             self._pump_soon()
         else:
@@ -106,26 +136,38 @@ class Engine:
 
     def _pump_anew(self) -> None:
         """The pager has moved something: who waited for that may go on."""
-        self._loading.clear()
+        self.pager.loading.clear()
         self._pump_soon()
 
     def _pump(self) -> None:
         self._pump_is_due = False
         while len(self._submitted) < self._run_ahead and not self._lost:
-            aside = self._parked | self._loading
-            shares = self._policy.choose(self._work.keys() - aside if aside else self._work)
-            if not (shares or self.pager.moving) or not self._submit(shares):
+            self.reclaimer.begin_step()
+            loading, now = self.pager.loading, asyncio.get_running_loop().time()
+            self.ledger.now = now
+            work = [each for each in self._work if each not in loading] if loading else self._work
+            shares = self._policy.choose(work, now)
+            if not shares:
+                self._ask_again_at(self._policy.again(now))
+            if not self._submit(shares):
                 return
 
+    def _ask_again_at(self, when: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None if when is None else asyncio.get_running_loop().call_at(when, self._pump_soon)
+
     def _submit(self, shares: list[Share]) -> bool:
-        """Whether a step has been submitted: none is when no chosen work could get pages."""
+        """Whether a step has been submitted: none is when no chosen work could get pages, and nothing moves."""
         builder = BatchBuilder(self.pager.next_step, self.pager.pool)
-        rows, starved = self._gather(shares, builder)
-        if starved and self._make_room(starved):
-            self._pump_soon()
+        rows, starved = self._gather(shares, builder) if shares else ([], [])
+        for work, _ in starved:
+            work.turned_away = True
+        self.reclaimer.unasked()
         if rows or self.pager.moving:
             if rows:
                 self._starved_since = None
+                self.reclaimer.step_tokens = builder.tokens
             batch = builder.build()
             batch.swap_outs, batch.swap_ins = self.pager.take_moves()
             self.tokens_done += builder.tokens
@@ -135,7 +177,7 @@ class Engine:
             return True
         if starved:
             self._relieve(starved)
-        elif shares:
+        elif shares and not self.pager.loading:
             self._pump_soon()
         return False
 
@@ -143,64 +185,108 @@ class Engine:
         """The rows that are in the batch then, and who found no pages."""
         rows: list[Row] = []
         starved: list[tuple[Work, NoPages]] = []
-        breadth = PLAIN
+        breadth, gate_open = PLAIN, True
         for work, count in shares:
             if work.breadth is not PLAIN:
                 wider = breadth.plus(work.breadth)
                 if not wider.within(STEP_BREADTH):
                     continue                                # it is first in a step to come
                 breadth = wider
-            samples, probes = builder.samples, builder.probes
             try:
-                if not (work.present or self._bring(work)):
-                    continue
-                work.submit(builder, min(count, work.wanted()))
+                if not work.present:
+                    if not (work.admitted or gate_open):
+                        continue
+                    if not self._bring(work):
+                        continue
+                self._add_rows(work, count, builder, rows)
             except NoPages as error:
+                gate_open = gate_open and work.admitted
                 starved.append((work, error))
-                continue
             except LimitExceeded as error:
                 work.refuse(error)
-                continue
-            work.turn = work.file.used = builder.step
-            work.under_way += 1
-            rows.append(Row(work, samples, builder.samples, probes, builder.probes))
         return rows, starved
+
+    def _add_rows(self, work: Work, count: int, builder: BatchBuilder, rows: list[Row]) -> None:
+        """At most `count` tokens: what is missing first. Raises NoPages, LimitExceeded."""
+        if work.missing:
+            count -= self._compute_again(work, count, builder, rows)
+            if work.missing or count <= 0:
+                return
+        samples, probes = builder.samples, builder.probes
+        wanted = min(count, work.wanted())
+        if wanted == 0 or self.pager.is_copied_too_soon(work.file):
+            return
+        try:
+            work.submit(builder, wanted)
+        except NoPages as error:
+            if not self.reclaimer.make_room(error.needed):
+                raise
+            work.submit(builder, wanted)
+        if builder.copies:
+            self.pager.sources.update(source for source, _ in builder.copies)
+        work.turn = work.file.used = builder.step
+        work.under_way += 1
+        rows.append(Row(work, samples, builder.samples, probes, builder.probes))
+
+    def _compute_again(self, work: Work, count: int, builder: BatchBuilder, rows: list[Row]) -> int:
+        """Whole pages of what is missing, the first of it. Answers how many tokens that is."""
+        run, size = self.pager.lost_run(work), self.pager.pool.page_tokens
+        if run is None:
+            work.missing = 0
+            return 0
+        count = min(run.length, max(size, count - count % size))
+        first = run.first // size
+        self.pager.regain(run.file.table.pages()[first : first - (-count // size)].tolist())
+        builder.add_again(run.file, run.first, count)
+        work.missing = self.pager.lost_tokens(work)
+        self.ledger.charge(work.line, count)
+        self.tokens_recomputed += count
+        work.under_way += 1
+        rows.append(Row(work, builder.samples, builder.samples, builder.probes, builder.probes))
+        return count
 
     def _bring(self, work: Work) -> bool:
         """Whether all that it reads is on the device, or comes in this step. Raises NoPages, LimitExceeded."""
-        work.reuse(self.pager.files.prefixes)
-        if self.pager.bring(work):
-            return True
-        self._loading.add(work)
-        return False
+        if not work.admitted:
+            work.reuse(self.pager.files.prefixes)
+            self._admit(work)
+        return self.pager.bring(work)
 
-    def _make_room(self, starved: list[tuple[Work, NoPages]]) -> bool:
-        """Whether idle files have left the device for the oldest of them."""
-        _, error = min(starved, key=lambda s: s[0].arrival)
-        return self.pager.make_room(error.needed)
+    def _admit(self, work: Work) -> None:
+        """Raises NoPages if there is no room for it."""
+        self.pager.part_lost(work)
+        free, in_hand = self.pager.pool, len(self._admitted)
+        needed = len(self.pager.absent_pages(work)) + work.growth()
+        if needed + in_hand > free.free and not self.reclaimer.make_room(needed + in_hand, work) and (
+                in_hand or needed > free.free):
+            raise NoPages(f"a pass needs {needed} KV pages, and {free.free} of {free.total} are free: wait, close or "
+                          "truncate files, or start the daemon with more pages", "pages", needed)
+        work.missing = self.pager.lost_tokens(work)
+        work.admitted = True
+        self._admitted.add(work)
 
     def _relieve(self, starved: list[tuple[Work, NoPages]]) -> None:
-        """No chosen work could get pages, and no step is under way that could free some: the youngest that holds any
-        makes room for the oldest that wants some. When nobody else holds any, programs have a while to close files,
-        and then the oldest fails."""
+        """No chosen work could get pages, and no step is under way that could free some: the last in line that is in
+        hand makes room for the first that wants some. When nobody else is, programs have a while to close files, and
+        then the first fails."""
         if self._submitted or self._pump_is_due:
             return
-        oldest, error = min(starved, key=lambda s: s[0].arrival)
-        holders = [w for w in self._work if w.fed and w is not oldest]
-        if holders:
-            youngest = max(holders, key=lambda w: w.arrival)
-            youngest.preempt()
-            self._parked.add(youngest)
+        first, error = min(starved, key=lambda s: _line(s[0]))
+        others = [work for work in self._admitted if work is not first]
+        if others:
+            last = max(others, key=_line)
+            self._admitted.discard(last)
+            self.reclaimer.set_aside(last)
             self.preemptions += 1
             self._pump_soon()
-        elif self._out_of_patience():
-            oldest.fail(error)
+        elif self._out_of_patience() and not (self.waits.waiting and error.needed <= self.pager.pool.total):
+            first.fail(error)
             self._pump_soon()
         else:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self._pump_soon)
 
     def _out_of_patience(self) -> bool:
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if self._starved_since is None:
             self._starved_since = now
         return now - self._starved_since >= self._patience
@@ -244,5 +330,11 @@ class Engine:
         return {
             "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "samples": self.samples_done,
             "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
-            "preemptions": self.preemptions, "pages_copied": self.pages_copied, **self.pager.statistics(),
+            "preemptions": self.preemptions, "tokens_recomputed": self.tokens_recomputed, **self.waits.statistics(),
+            "pages_copied": self.pages_copied, **self.ledger.statistics(), **self.pager.statistics(),
         }
+
+
+def _line(work: Work) -> tuple[int, int, int]:
+    """Who comes first."""
+    return -work.priority, work.arrival, work.sequence

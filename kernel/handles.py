@@ -17,9 +17,12 @@ T = TypeVar("T")
 
 
 class Waitable:
-    """Something that a handle names. Subclasses call `signal` and `unsignal`; `close` gives back what it holds."""
+    """Something that a handle names. Subclasses call `signal` and `unsignal`; `close` gives back what it holds. `what`:
+    for what a program waits that waits for it, if it says nothing itself; "" when that is the device, which is no wait
+    at all for who decides on memory."""
 
     __slots__ = ("ready", "watcher")
+    what = ""
 
     def __init__(self) -> None:
         self.ready = False
@@ -188,12 +191,14 @@ class WaitOne(Suspension):
 
 
 class Timer(Waitable):
-    """Ready once. `cancel` takes the clock's callback back."""
+    """Ready once, `at` on the loop's clock. `cancel` takes the clock's callback back."""
 
-    __slots__ = ("cancel",)
+    __slots__ = ("at", "cancel")
+    what = "timer"
 
-    def __init__(self) -> None:
+    def __init__(self, at: float) -> None:
         super().__init__()
+        self.at = at
         self.cancel: Callable[[], None] = lambda: None
 
     def close(self) -> None:

@@ -97,11 +97,13 @@ class Inference:
     def _begin(self, process: Process, work: W) -> W:
         work.allow_pages = process.allow_pages
         work.pid = process.pid
+        work.arrival = process.place if self._engine.reclaimer.policy.keeps_place else 0
         try:
             self._engine.add(work)
         except CadenzaError:
             work.close()
             raise
+        process.place = work.arrival
         return work
 
     def _room(self, file: File, reads: Sequence[File], positions: Int32) -> int:

@@ -98,8 +98,8 @@ class Kernel:
         check_arguments(arguments)
         process = Process(
             self._next_pid, owner, found, arguments, limits or self.limits, parent=parent, detached=detached,
-            priority=priority, account=self.exchange.account(owner), close_file=self.files.close,
-            on_ready=self.scheduler.make_ready, on_end=self._bury,
+            priority=priority, account=self.exchange.account(owner), waits=self.engine.waits,
+            close_file=self.files.close, on_ready=self.scheduler.make_ready, on_end=self._bury,
         )
         self._next_pid += 1
         self._processes[process.pid] = process

@@ -83,12 +83,16 @@ QUEUE_MESSAGES = 1024                       # messages waiting in one channel
 QUEUES_PER_USER = 1024
 MESSAGE_OVERHEAD_BYTES = 64                 # that a waiting message counts as, beside its text
 QUEUED_BYTES_PER_USER = 64 * MEBIBYTE       # text waiting in all channels of a user
+TOOLS_PER_USER = 256                        # whose durations are remembered; those not called for longest go first
 TERMINATE_SECONDS = 5.0                     # between `terminate` and `kill` when the daemon stops
 
 # --- batches ---
 STEP_TOKENS = 2048                          # input tokens of one step: decodes first, the rest is prefill
+BESIDE_DECODES_TOKENS = 512                 # of a step in which somebody decodes, if the device does not say otherwise
 STEP_ROWS = 1024                            # passes in one step; what they ask beyond a sample each: what one pass may
 RUN_AHEAD_STEPS = 2                         # steps submitted before the first of them has come back
+AGING_SECONDS = 0.5                         # who was passed over for so long goes first once, whatever the priority
+USERS_REMEMBERED = 4096                     # users of whom it is known what they were served; idle ones are forgotten
 LANES = 16_384                              # decodes alive at once
 PATIENCE_SECONDS = 2.0                      # that a pass waits for pages which idle programs hold; then `no-pages`
 RETRY_SECONDS = 0.02                        # between two looks, meanwhile

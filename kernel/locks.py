@@ -18,6 +18,7 @@ class Lock(Waitable):
     """
 
     __slots__ = ("_locks", "exclusive", "file", "given_up")
+    what = "lock"
 
     def __init__(self, locks: Locks, file: File, *, exclusive: bool) -> None:
         super().__init__()

@@ -1,15 +1,16 @@
-"""Paging: what must come to the device before a pass can read it, and what makes room for it.
+"""Paging: what must come to the device before a pass can read it, and how pages leave it.
 
 Pages move in steps: out to the host tier, then in from it, then the rows are computed. A frame taken away here may thus
-be given to somebody else in the same step. What works have in hand is never taken away.
+be given to somebody else in the same step. Which pages leave, and how, a policy decides (reclaim.py); what works in
+hand read is never taken away.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,25 +27,40 @@ if TYPE_CHECKING:
 Moves = list[tuple[int, int]]
 
 
+class LostRun(NamedTuple):
+    """Tokens of a file, from offset `first` on, that lie in lost pages one after the other."""
+
+    file: File
+    first: int
+    length: int
+
+
 class Pager:
-    """Decides which pages lie where. Nothing here blocks; everything happens on the event loop's thread."""
+    """Keeps which pages lie where. Nothing here blocks; everything happens on the event loop's thread."""
 
     def __init__(self, files: FileSystem, tiers: Tiers) -> None:
         self.files = files
         self.pool = files.pool
         self.tiers = tiers
         self.next_step = 1                   # the step that will carry the moves asked for now
-        self.works: Callable[[], Iterable[Work]] = lambda: ()           # all that is under way
+        self.budget = 0                      # pages that this step may still move in without being longer for it
         self.pump: Callable[[], None] = lambda: None                    # there are moves, or there is room
+        self.make_room: Callable[[int], bool] = self.pool.can_allocate  # whether so many frames are free now
         self.load: Callable[[Work, list[int]], None] = _cannot_load     # from disk; calls `pump` when done
         self.spill: Callable[[int], None] = lambda pages: None          # makes room in the host tier, later
+        self.recall: Callable[[File], Awaitable[None]] = _cannot_recall # computes what is lost of a file
+        self.sources: set[int] = set()       # pages that this step copies: they stay until it has
+        self.kept: set[File] = set()         # nobody computes on them, but their pages stay where they are
+        self.loading: set[Work] = set()      # what they read is on its way from disk
         self.swapped_out = 0
         self.swapped_in = 0
+        self.discarded = 0
+        self._regained: set[int] = set()     # pages that are computed again in this step
         self._outs: Moves = []
         self._ins: Moves = []
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    # --- what the engine asks ---
+    # --- steps ---
 
     @property
     def moving(self) -> bool:
@@ -55,6 +71,8 @@ class Pager:
         """The moves of the step that is being submitted: out, [·, 2] of (frame, host page); in, the other way round."""
         outs, ins = (np.array(moves, np.int32).reshape(-1, 2) for moves in (self._outs, self._ins))
         self._outs, self._ins = [], []
+        self._regained.clear()
+        self.sources.clear()
         self.next_step += 1
         return outs, ins
 
@@ -66,39 +84,141 @@ class Pager:
             if not future.done():
                 future.set_result(None)
 
+    # --- coming ---
+
+    def absent_pages(self, work: Work) -> list[int]:
+        """Pages that `work` reads and that are not on the device, lost ones included; each once."""
+        if not self.pool.absent:
+            return []
+        return list(dict.fromkeys(page for file in (work.file, *work.reads) for page in file.absent_pages()))
+
     def bring(self, work: Work) -> bool:
-        """Whether all that `work` reads is on the device, or comes there in the next step. If not, it is being loaded
-        from disk, and `pump` is called when that is done. Raises NoPages, and then brings nothing."""
-        absent = list(dict.fromkeys(page for file in (work.file, *work.reads) for page in file.absent_pages()))
-        if not all(page in self.tiers.host for page in absent):
-            self.load(work, absent)
+        """Whether all that `work` reads, but what is lost, is on the device, or comes there in the next step. If not,
+        it comes later: as much of it in this step as the budget allows, or from disk, and `pump` is called when that is
+        done. Raises NoPages, and then brings nothing."""
+        away = [page for page in self.absent_pages(work) if page not in self.tiers.lost]
+        on_disk = [page for page in away if page not in self.tiers.host]
+        if on_disk:
+            self.loading.add(work)
+            self.load(work, on_disk)
             return False
-        if absent:
-            self.enter(absent, [self.tiers.host[page] for page in absent])
-            for page in absent:
-                self.tiers.take_from_host(page, self.next_step)
-        work.present = True
-        return True
+        coming = away[: max(self.budget, 0)]
+        self.make_room(len(coming))
+        self.fetch(coming)
+        work.present = len(coming) == len(away)
+        return work.present
 
-    def make_room(self, frames: int) -> bool:
-        """Whether so many frames are free now: idle files that were used least recently leave the device for that."""
-        wanted = frames - self.pool.free
-        if wanted > 0:
-            pinned = {page for work in self.works() for file in (work.file, *work.reads) for page in file.pages}
-            self._push_out(self._victims(pinned), wanted)
-        return self.pool.can_allocate(frames)
-
-    # --- what storage asks ---
+    def fetch(self, pages: Sequence[int]) -> None:
+        """Absent pages come from the host tier in the next step, and stay there as well. Raises NoPages."""
+        if pages:
+            self.budget -= len(pages)
+            self._ins += zip([self.tiers.host[page] for page in pages], self.pool.enter(pages), strict=True)
+            for page in pages:
+                self.tiers.enter(page, self.next_step)
+            self.swapped_in += len(pages)
 
     def enter(self, pages: Sequence[int], hosts: Sequence[int]) -> None:
         """Absent pages come to the device from those host pages in the next step. Raises NoPages."""
-        frames = self.pool.enter(pages)
-        self._ins += zip(hosts, frames, strict=True)
+        self._ins += zip(hosts, self.pool.enter(pages), strict=True)
         self.swapped_in += len(pages)
+
+    def part_lost(self, work: Work) -> None:
+        """A lost page of which a file has only the beginning, and others have more, is not computed for them: it gets a
+        page of its own in place of it. Raises LimitExceeded."""
+        for file in (work.file, *work.reads):
+            table = file.table
+            if self.tiers.lost and table.count and table.shares_last and table.last_page in self.tiers.lost:
+                self.pool.ensure_quota(1, file.owner)
+                page, = self.pool.reserve(1, file.owner)
+                self.tiers.lost.add(page)
+                file.own_table().replace_last(page)
+
+    def lost_run(self, work: Work) -> LostRun | None:
+        """The first tokens to be computed again before `work` can go on, if there are any."""
+        if self.tiers.lost:
+            size = self.pool.page_tokens
+            for file in (work.file, *work.reads):
+                gone = self._lost_places(file)
+                if len(gone):
+                    breaks = np.flatnonzero(np.diff(gone) != 1)
+                    last = gone[breaks[0]] if len(breaks) else gone[-1]
+                    first = int(gone[0]) * size
+                    return LostRun(file, first, min(int(last + 1) * size, len(file)) - first)
+        return None
+
+    def lost_tokens(self, work: Work) -> int:
+        """How many must be computed again before `work` can go on."""
+        if not self.tiers.lost:
+            return 0
+        size = self.pool.page_tokens
+        return sum(len(self._lost_places(file)) * size for file in (work.file, *work.reads))
+
+    def regain(self, pages: Sequence[int]) -> None:
+        """Lost pages get frames, and are computed again in the next step. Raises NoPages."""
+        self.make_room(len(pages))
+        self.pool.enter(pages)
+        self.tiers.lost.difference_update(pages)
+        self._regained.update(pages)
+
+    def is_copied_too_soon(self, file: File) -> bool:
+        """Whether appending to `file` would copy a page that is computed only in the same step: copies come before."""
+        return bool(self._regained) and file.table.shares_last and file.table.last_page in self._regained
+
+    def _lost_places(self, file: File) -> Int32:
+        """Where lost pages stand in a file. Only pages of files without parts are ever lost."""
+        if file.parts.count:
+            return np.zeros(0, np.int32)
+        pages = file.table.pages()
+        absent = np.flatnonzero(self.pool.frames[pages] == ABSENT)
+        lost = self.tiers.lost
+        return np.array([at for at in absent.tolist() if int(pages[at]) in lost], np.int32)
+
+    # --- leaving ---
+
+    def copy_to_host(self, pages: Sequence[int]) -> int:
+        """The first of `pages`, on the device, are copied to the host in the next step, as many as it has room for.
+        They stay; once they are written to again, the copies are forgotten. Answers how many."""
+        fresh = [page for page in pages if page not in self.tiers.host]
+        hosts = self.tiers.take_host_pages(len(fresh))
+        fresh = fresh[: len(hosts)]
+        if fresh:
+            self._close(set(fresh))
+            self.copy_out(fresh, hosts)
+            for page, host in zip(fresh, hosts, strict=True):
+                self.tiers.put_on_host(page, host, self.next_step)
+            self.swapped_out += len(fresh)
+        return len(fresh)
+
+    def leave(self, pages: Sequence[int]) -> int:
+        """Those of `pages`, on the device, that lie elsewhere as well leave it. Answers how many."""
+        tiers = self.tiers
+        leaving = [page for page in pages if page in tiers.host or page in tiers.stored]
+        self.pool.leave(leaving)
+        tiers.leave(leaving)
+        return len(leaving)
+
+    def discard(self, pages: Sequence[int]) -> int:
+        """`pages`, on the device, leave it; those that lie nowhere else are lost: whoever reads them computes them
+        again. Answers how many."""
+        lost = [page for page in pages if page not in self.tiers.host and page not in self.tiers.stored]
+        self.leave(pages)
+        self.pool.leave(lost)
+        self.tiers.lost.update(lost)
+        self.discarded += len(lost)
+        return len(pages)
+
+    def _close(self, pages: set[int]) -> None:
+        """Whoever could write to one of `pages` without asking asks first from now on: so copies are never stale. Of
+        files that share their last page one may have room in it."""
+        for file in self.files.living:
+            if file.table.room and file.table.last_page in pages:
+                file.forget_room()
+
+    # --- what storage asks ---
 
     def copy_out(self, pages: Sequence[int], hosts: Sequence[int]) -> None:
         """Pages on the device are copied to those host pages in the next step; they stay where they are."""
-        self._outs += zip(self.pool.frames[pages].tolist(), hosts, strict=True)
+        self._outs += zip(self.pool.frames[list(pages)].tolist(), hosts, strict=True)
 
     async def moved(self) -> None:
         """Returns when every move asked for by now has been made. Raises what the device was lost with."""
@@ -118,46 +238,23 @@ class Pager:
                 future.set_exception(error)
 
     def recount(self) -> None:
-        """Raises AssertionError unless every used page lies somewhere, and each host page is counted once."""
+        """Raises AssertionError unless every used page lies where the books say, and each host page is counted once."""
         self.tiers.recount(page for file in self.files.living for page in file.pages)
 
     def statistics(self) -> dict[str, int]:
-        return {"swapped_out": self.swapped_out, "swapped_in": self.swapped_in, **self.tiers.statistics()}
+        return {"swapped_out": self.swapped_out, "swapped_in": self.swapped_in, "discarded": self.discarded,
+                **self.tiers.statistics()}
 
-    def _victims(self, pinned: set[int]) -> Iterable[tuple[File, list[int]]]:
-        """Idle files, least recently used first, with those of their pages that may leave."""
-        frames, seen = self.pool.frames, set(pinned)
-        for file in sorted(self.files.living, key=lambda file: file.used):
-            pages = [page for page in dict.fromkeys(file.pages) if page not in seen and frames[page] != ABSENT]
-            seen.update(pages)
-            if pages:
-                yield file, pages
 
-    def _push_out(self, victims: Iterable[tuple[File, list[int]]], wanted: int) -> None:
-        for file, pages in victims:
-            if wanted <= 0:
-                return
-            leaving = self._leave(pages[-wanted:])
-            if leaving:
-                file.forget_room()
-            wanted -= leaving
-        if wanted > 0:
-            self.spill(wanted)
+def is_recomputable(file: File) -> bool:
+    """Whether its pages equal those that a plain prefill of its tokens gives."""
+    return file.exact and file.contiguous
 
-    def _leave(self, pages: list[int]) -> int:
-        """How many of `pages` left: those on disk at once, the others as the host tier has room."""
-        tiers = self.tiers
-        fresh = [page for page in pages if page not in tiers.stored]
-        hosts = tiers.take_host_pages(len(fresh))
-        moved = fresh[: len(hosts)]
-        self._outs += zip(self.pool.frames[moved].tolist(), hosts, strict=True)
-        for page, host in zip(moved, hosts, strict=True):
-            tiers.put_on_host(page, host, self.next_step)
-        leaving = [*moved, *(page for page in pages if page in tiers.stored)]
-        self.pool.leave(leaving)
-        self.swapped_out += len(moved)
-        return len(leaving)
 
 
 def _cannot_load(work: Work, pages: list[int]) -> None:
     raise AssertionError(f"pages {pages[:8]} lie nowhere")
+
+
+def _cannot_recall(file: File) -> Awaitable[None]:
+    raise AssertionError(f"{file!r} has lost pages, and nobody computes them")

@@ -24,6 +24,7 @@ from cadenza.kvfs.errors import CadenzaError, NotReady
 if TYPE_CHECKING:
     from cadenza.kernel.batch_builder import BatchBuilder
     from cadenza.kernel.engine import Engine
+    from cadenza.kernel.ledger import Line
     from cadenza.kvfs.file import File
     from cadenza.kvfs.prefixes import Prefixes
 
@@ -99,14 +100,19 @@ class Work(Waitable):
     """What the engine and the batcher know of a pass or a run."""
 
     __slots__ = (
+        "admitted",
         "allow_pages",
         "arrival",
         "breadth",
         "engine",
         "fed",
         "file",
+        "in_line",
         "inputs",
+        "line",
+        "missing",
         "over",
+        "owner",
         "pid",
         "plain",
         "positions",
@@ -115,8 +121,11 @@ class Work(Waitable):
         "priority",
         "reads",
         "reused",
+        "sequence",
+        "since",
         "start",
         "turn",
+        "turned_away",
         "under_way",
     )
 
@@ -139,8 +148,16 @@ class Work(Waitable):
         self.plain = not reads and file.exact and bool((positions == np.arange(len(positions))).all())
         self.reused = 0              # inputs whose K and V were known already
         self.over = False
-        self.present = False         # all that it reads is on the device
-        self.arrival = 0
+        self.admitted = False        # in hand: there is room for all that it reads, and for its inputs
+        self.present = False         # all that it reads, but what is missing, is on the device
+        self.missing = 0             # tokens that it reads, whose pages were lost: they are computed again first
+        self.turned_away = False     # there was no room for it
+        self.owner = file.owner
+        self.line: Line              # where it waits, or waited last, to be fed
+        self.in_line = False
+        self.since = 0.0             # loop time when it was asked for
+        self.arrival = 0             # its place in line, that of its program,
+        self.sequence = 0            # and among those that have the same
         self.pid = 0                 # of the process that asked
         self.allow_pages: Callable[[int], None] = lambda pages: None     # raises LimitExceeded
         self.turn = 0                # step in which it last had a row
@@ -178,7 +195,24 @@ class Work(Waitable):
         assert not self.under_way, "rows under way would write to pages given back"
         self.file.truncate(self.start)
         self.fed = self.reused = 0
-        self.prefilling, self.present = True, False
+        self.prefilling = True
+        self.join_line()
+
+    def join_line(self) -> None:
+        """Its inputs wait to be fed. Idempotent."""
+        if not self.in_line:
+            self.in_line = True
+            self.line = self.engine.ledger.join(self.owner, self.priority)
+
+    def leave_line(self) -> None:
+        """Idempotent."""
+        if self.in_line:
+            self.in_line = False
+            self.engine.ledger.leave(self.line)
+
+    def growth(self) -> int:
+        """How many pages longer its file is when its inputs are in it, or one token more."""
+        return self.file.growth_for(len(self.inputs) - self.fed if self.prefilling else 1)
 
     def fail(self, error: CadenzaError) -> None:
         """Ends with an error. Idempotent."""
@@ -196,6 +230,7 @@ class Work(Waitable):
     def release(self, keep_tokens: int) -> None:
         """Leaves the engine: the file is cut to `keep_tokens` and may be written by others again."""
         self.over = True
+        self.leave_line()
         self.file.truncate(keep_tokens)
         self.file.end_append()
         self.file.release()
@@ -212,7 +247,10 @@ class Work(Waitable):
         tokens, positions = self.inputs[chunk].tolist(), self.positions[chunk].tolist()
         slots, copies = self.file.extend(tokens, positions)
         self.fed += count
+        self.engine.ledger.charge(self.line, count)
         self.prefilling = self.fed < len(self.inputs)
+        if not self.prefilling:
+            self.leave_line()
         return builder.add_row(self.reads, self.file, tokens, positions, slots.tolist(), copies)
 
 
@@ -263,7 +301,7 @@ class Pass(Work):
         return min([len(self.inputs) - 1, *asked])
 
     def wanted(self) -> int:
-        return len(self.inputs) - self.fed
+        return self.missing + len(self.inputs) - self.fed
 
     def submit(self, builder: BatchBuilder, count: int) -> None:
         first, end = self.fed, self.fed + count

@@ -17,6 +17,7 @@ from cadenza.kernel.descriptors import Descriptors
 from cadenza.kernel.handles import HandleTable, Outcome, Waitable
 from cadenza.kernel.limits import QUEUE_MESSAGES, ProcessLimits
 from cadenza.kernel.output import OutputLog
+from cadenza.kernel.waits import Waits
 from cadenza.kernel.wasm.seams import Advance, ExitGuest
 from cadenza.kernel.wasm.seams import Outcome as GuestOutcome
 from cadenza.kvfs.errors import Closed, Full, LimitExceeded
@@ -45,6 +46,7 @@ class Signals(Waitable):
     """Signals that a process has asked to see for itself. Until `opened`, terminate and interrupt end it."""
 
     __slots__ = ("_pending", "opened")
+    what = "signal"
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,6 +71,7 @@ class EndWatcher(Outcome[ExitStatus]):
     """Waits for a process to end; takes itself off its list when it is closed before."""
 
     __slots__ = ("_watchers",)
+    what = "child"
 
     def __init__(self, watchers: set[EndWatcher]) -> None:
         super().__init__()
@@ -93,6 +96,7 @@ class Process:
         detached: bool = True,
         priority: int = 0,
         account: Account | None = None,
+        waits: Waits | None = None,
         close_file: Callable[[File], None],
         on_ready: Callable[[Process], None],
         on_end: Callable[[Process], None],
@@ -116,7 +120,8 @@ class Process:
         self.files = Descriptors(limits.descriptors, close_file, owner)
         self.children: dict[int, Process] = {}
         self.payload: Payload = []
-        self.waiting_for = ""                # what it says it waits for: a tool's name, for people to read
+        self.place = 0                       # in line, for the device; 0: at the end
+        self.waits = waits or Waits()
         self._on_ready = on_ready
         self._on_end = on_end
         self._guest: Guest | None = None
@@ -126,6 +131,12 @@ class Process:
 
     def __repr__(self) -> str:
         return f"<Process {self.pid} of {self.owner}, {self.state}>"
+
+    @property
+    def waiting_for(self) -> str:
+        """What it says that it waits for: names of tools, for people to read."""
+        waiting = self.waits.waiting.get(self)
+        return str(waiting) if waiting is not None else ""
 
     # --- running ---
 
@@ -145,7 +156,6 @@ class Process:
         if self.exit is not None or self._guest is None:
             return Advance.ENDED
         self.state = "running"
-        self.waiting_for = ""
         how = self._guest.advance()
         if self._guest is None:              # a call of its own has ended it: by ending its parent, say
             return Advance.ENDED
@@ -208,6 +218,7 @@ class Process:
         if self._guest is not None:
             self._guest.close()
             self._guest = None
+        self.waits.forget(self)
         self.handles.close_all()
         self.inbox.drop()
         self.files.close_all()

@@ -83,7 +83,7 @@ class Run(Work):
 
     def wanted(self) -> int:
         if self.prefilling:
-            return len(self.inputs) - self.fed
+            return self.missing + len(self.inputs) - self.fed
         return 1 if self._echoed < self._sampled < self._most and not self._settling else 0
 
     def submit(self, builder: BatchBuilder, count: int) -> None:

@@ -39,6 +39,8 @@ T = TypeVar("T")
 class Sync(Outcome[bool]):
     """One file on its way to disk. Closing it does not stop that."""
 
+    what = "disk"
+
 
 class Staging:
     """A run of host pages. Free again when its last move has been made."""
@@ -94,7 +96,10 @@ class Storage:
         return sync
 
     async def _sync(self, file: File, snapshot: File, changes: int, sync: Sync) -> None:
+        self._pager.kept.add(snapshot)
         try:
+            if self._tiers.lost:
+                await self._pager.recall(snapshot)
             async with self._writing:
                 edges = await self._write(snapshot)
                 try:
@@ -108,6 +113,7 @@ class Storage:
         except OSError as error:
             sync.fail(Internal(f"{file!r} could not be written: {error}; see to the disk, then sync again"))
         finally:
+            self._pager.kept.discard(snapshot)
             snapshot.release()
 
     async def _commit(self, file: File, snapshot: File, edges: dict[int, StoredPage]) -> None:

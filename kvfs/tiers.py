@@ -3,14 +3,17 @@
     frame ◀── a step ──▶ host page ◀── the kernel ──▶ slot on disk
     pool.frames          host                         stored
 
-A used page lies in one of the three at least. A host page that a step names is the device's until that step has been
-answered; then it is free again, if its page needs it no more.
+A used page lies in one of the three at least, or it is *lost*: then whoever needs it computes its tokens again. A page
+on the device that lies on the host too is *clean*: it can leave at once, and its host page is there for others. A host
+page that a step names is the device's until that step has been answered; then it is free again, if its page needs it
+no more.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cadenza.kvfs.pool import ABSENT, PagePool
@@ -27,20 +30,25 @@ class Tiers:
         self.pool = pool
         self.host: dict[int, int] = {}               # host page of each page that lies there
         self.stored: dict[int, StoredPage] = {}      # where on disk each page lies
+        self.clean: dict[int, None] = {}             # of those on the host, the ones on the device too; oldest first
+        self.lost: set[int] = set()                  # used pages that lie nowhere
         self.host_pages = host_pages
         self._store = store
         self._free = list(range(host_pages - 1, -1, -1))
-        self._written: dict[int, int] = {}           # by which step each host page is written
+        self._named: dict[int, int] = {}             # the last step that names the host page of each page
         self.last_answered = 0                       # step
         self._cooling: deque[tuple[int, int]] = deque()   # (step that names it, host page), in the order of steps
         pool.when_forgotten(self.forget)
 
     @property
     def free_host_pages(self) -> int:
-        return len(self._free)
+        """Those that can be taken."""
+        return len(self._free) + len(self.clean)
 
     def take_host_pages(self, count: int) -> list[int]:
-        """At most `count`, as many as are free."""
+        """At most `count`, as many as are free: clean pages give up theirs if they must, the oldest first."""
+        for page in list(islice(self.clean, max(0, count - len(self._free)))):
+            self.take_from_host(page)
         count = min(count, len(self._free))
         taken = self._free[len(self._free) - count :]
         del self._free[len(self._free) - count :]
@@ -60,15 +68,28 @@ class Tiers:
             self._free.append(self._cooling.popleft()[1])
 
     def put_on_host(self, page: int, host: int, step: int) -> None:
-        """It is written to in `step`."""
+        """A page on the device is written there in `step`."""
         self.host[page] = host
-        self._written[page] = step
+        self._named[page] = step
+        self.clean[page] = None
 
-    def take_from_host(self, page: int, step: int = 0) -> int:
-        """Answers the host page that `page` lay in, free once `step` has read it."""
+    def take_from_host(self, page: int) -> int:
+        """Answers the host page that `page` lay in, free once the last step that names it is over."""
         host = self.host.pop(page)
-        self.free_host_page(host, max(step, self._written.pop(page)))
+        self.clean.pop(page, None)
+        self.free_host_page(host, self._named.pop(page))
         return host
+
+    def leave(self, pages: Iterable[int]) -> None:
+        """They lie on the device no more."""
+        for page in pages:
+            self.clean.pop(page, None)
+
+    def enter(self, page: int, step: int) -> int:
+        """A page comes to the device in `step`. Answers the host page that it comes from, where it lies still."""
+        self._named[page] = step
+        self.clean[page] = None
+        return self.host[page]
 
     def put_on_disk(self, page: int, stored: StoredPage) -> None:
         """Takes over a hold on the slot."""
@@ -82,6 +103,7 @@ class Tiers:
 
     def forget(self, page: int) -> None:
         """What lies elsewhere is no longer this page's contents."""
+        self.lost.discard(page)
         if page in self.host:
             self.take_from_host(page)
         stored = self.stored.pop(page, None)
@@ -89,11 +111,15 @@ class Tiers:
             self._slots.release([stored.slot])
 
     def recount(self, used: Iterable[int]) -> None:
-        """Raises AssertionError unless each used page lies somewhere, and each host page is counted once."""
-        lost = [p for p in used if self.pool.frames[p] == ABSENT and p not in self.host and p not in self.stored]
-        assert not lost, f"pages {lost[:8]} lie nowhere"
+        """Raises AssertionError unless each used page lies somewhere or is lost, and each host page is counted once."""
+        frames, lost = self.pool.frames, self.lost
+        absent = {page for page in used if frames[page] == ABSENT}
+        nowhere = [page for page in absent if page not in self.host and page not in self.stored]
+        assert lost == set(nowhere), f"lost pages {sorted(lost ^ set(nowhere))[:8]} are counted wrongly"
         books = [*self._free, *(host for _, host in self._cooling), *self.host.values()]
         assert len(books) == len(set(books)), "a host page is counted twice"
+        present = {page for page in self.host if frames[page] != ABSENT}
+        assert present == set(self.clean), f"clean pages {sorted(present ^ set(self.clean))[:8]} are counted wrongly"
 
     @property
     def _slots(self) -> Store:
@@ -101,4 +127,5 @@ class Tiers:
         return self._store
 
     def statistics(self) -> dict[str, int]:
-        return {"host_pages": self.host_pages, "on_host": len(self.host), "on_disk": len(self.stored)}
+        return {"host_pages": self.host_pages, "on_host": len(self.host), "on_disk": len(self.stored),
+                "clean": len(self.clean), "lost": len(self.lost)}

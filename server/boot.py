@@ -23,8 +23,10 @@ from cadenza.kernel.limits import (
     ProcessLimits,
     file_limits,
 )
+from cadenza.kernel.memory.named import DEFAULT, memory_policy
 from cadenza.kernel.model.directory import resolve_directory
 from cadenza.kernel.pager import Pager
+from cadenza.kernel.profile import profile
 from cadenza.kernel.storage import Storage
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kvfs.directory import FileSystem
@@ -50,6 +52,7 @@ class Assembly:
     step_tokens: int = STEP_TOKENS
     step_rows: int = STEP_ROWS
     run_ahead: int = RUN_AHEAD_STEPS
+    memory_policy: str = DEFAULT
     disk_bytes: int = 0                                          # of KV files, at most; 0: none are kept
     quota_bytes: int = KV_BYTES_PER_USER                         # KV of one user; 0: all that there is
 
@@ -60,7 +63,8 @@ async def boot(options: ServeOptions, progress: Progress = lambda what, done, to
     language = await asyncio.to_thread(Language.from_directory, directory)
     link = await start_device(options, directory, progress)
     assembly = Assembly(options.state, options.cache, options.limits, options.step_tokens,
-                        run_ahead=options.run_ahead, quota_bytes=int((options.quota_gib or 0) * GIBIBYTE),
+                        run_ahead=options.run_ahead, memory_policy=options.memory_policy,
+                        quota_bytes=int((options.quota_gib or 0) * GIBIBYTE),
                         disk_bytes=int(options.disk_gib * GIBIBYTE))
     try:
         return await assemble(link, language, assembly, progress)
@@ -78,7 +82,11 @@ async def assemble(
     store = await open_store(link, language, assembly)
     staging = STAGING_PAGES if store is not None else 0
     pager = Pager(files, Tiers(files.pool, facts.host_pages - staging, store))
-    engine = Engine(link, WorkConserving(assembly.step_tokens, assembly.step_rows), pager, run_ahead=assembly.run_ahead)
+    progress("profile the device", 0, 0)
+    costs = await profile(link)
+    progress("profile the device", 1, 1)
+    engine = Engine(link, WorkConserving(assembly.step_tokens, assembly.step_rows), pager, costs=costs,
+                    memory=memory_policy(assembly.memory_policy), run_ahead=assembly.run_ahead)
     storage = Storage(store, pager, link.host) if store is not None else None
     if storage is not None:
         storage.restore()

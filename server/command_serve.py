@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cadenza.kernel.memory.named import DEFAULT
 from cadenza.server.command_keys import KEYS_FILE, reported
 from cadenza.server.invocation import Json, invocation
 from cadenza.server.options import DEFAULT_ADDRESS, ListenOptions, Progress, ServeOptions, default_state
@@ -32,6 +33,7 @@ def serve(
     host_gib: Annotated[float, typer.Option(min=0, help="Memory for KV that makes room on the device.")] = 0.25,
     disk_gib: Annotated[float, typer.Option(min=0, help="Disk for synced KV files; 0 keeps none.")] = 8.0,
     quota_gib: Annotated[float | None, typer.Option(min=0, help="KV memory of one user, at most.")] = None,
+    memory_policy: Annotated[str, typer.Option(help="For KV of programs that wait: ours, infercept, swap…")] = DEFAULT,
     page_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one page.")] = 16,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a device on the CPU.")] = None,
     state: Annotated[Path | None, typer.Option(help="Images and caches [$CADENZA_STATE].")] = None,
@@ -45,7 +47,7 @@ def serve(
     directory = state or default_state()
     options = ServeOptions(
         model=model, device=device, dtype=dtype, pages=pages, kv_gib=kv_gib, host_gib=host_gib, disk_gib=disk_gib,
-        quota_gib=quota_gib, page_tokens=page_tokens, threads=threads, state=directory,
+        quota_gib=quota_gib, memory_policy=memory_policy, page_tokens=page_tokens, threads=threads, state=directory,
     )  # fmt: skip
     listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port)
     invoked = invocation(context, json=json)

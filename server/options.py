@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cadenza.kernel.limits import RUN_AHEAD_STEPS, STEP_TOKENS, ProcessLimits
+from cadenza.kernel.memory.named import DEFAULT
 
 DEFAULT_ADDRESS = "127.0.0.1:50761"
 
@@ -54,6 +55,7 @@ class ServeOptions:
     cache: Path = field(default_factory=default_cache)
     step_tokens: int = STEP_TOKENS          # input tokens of one step
     run_ahead: int = RUN_AHEAD_STEPS        # steps submitted before the first of them has come back
+    memory_policy: str = DEFAULT            # what becomes of the pages of programs that wait
     limits: ProcessLimits = field(default_factory=ProcessLimits)
 
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from cadenza.kernel.handles import Timer, Wait, Waitable, WaitOne, unique
-from cadenza.kernel.limits import TIMER_SECONDS, WAIT_HANDLES
+from cadenza.kernel.limits import TIMER_SECONDS, TOPIC_BYTES, WAIT_HANDLES
 from cadenza.kernel.process import Process
+from cadenza.kernel.waits import Intent
 from cadenza.kernel.wasm.seams import quick
 from cadenza.kvfs.errors import Invalid, LimitExceeded
-from cadenza.syscalls.suspension import settled
+from cadenza.syscalls.suspension import Expecting, settled
 
 NANOSECONDS = 1e-9
 
@@ -20,35 +21,38 @@ NANOSECONDS = 1e-9
 class EventCalls:
     @quick
     def wait(self, process: Process, handles: Any, until: str, timeout_ns: int | None, intents: Sequence[Any]) -> Any:
-        """The one hot call: a list at once, or a Wait."""
+        """The one hot call: a list at once, or a suspension."""
         numbers = handles.tolist()
         if len(numbers) == 1 and timeout_ns is None:
             waitable = process.handles.get(numbers[0], Waitable)
-            if intents:
-                process.waiting_for = intents[0].tool
-            return numbers if waitable.ready else WaitOne(numbers[0], waitable)
+            if waitable.ready:
+                return numbers
+            one = WaitOne(numbers[0], waitable)
+            return Expecting(process, one, fetch_intents(numbers, [waitable], intents)) if (
+                intents or waitable.what) else one
         numbers = unique(numbers)
         if len(numbers) > WAIT_HANDLES:
             raise LimitExceeded(f"{len(numbers)} handles in one wait; at most {WAIT_HANDLES}", "wait_handles")
         if not numbers and timeout_ns is None:
             raise Invalid("a wait for nothing and for ever would never end: give a handle or a timeout", "handles")
         get = process.handles.get
-        wait = Wait(numbers, [get(n, Waitable) for n in numbers], every=until == "all")
+        waitables = [get(n, Waitable) for n in numbers]
+        wait = Wait(numbers, waitables, every=until == "all")
         ready = wait.answer_now()
         if ready is not None:
             return ready
-        process.waiting_for = intents[0].tool if intents else ""
         if timeout_ns is not None:
             delay = check_delay(timeout_ns)
             wait.expire_with(asyncio.get_running_loop().call_later(delay, wait.expire).cancel)
-        return wait
+        expected = fetch_intents(numbers, waitables, intents)
+        return Expecting(process, wait, expected, every=until == "all") if expected else wait
 
     @quick
     def timer(self, process: Process, delay_ns: int) -> int:
         process.handles.ensure_room()
-        delay = check_delay(delay_ns)
-        timer = Timer()
-        timer.cancel = asyncio.get_running_loop().call_later(delay, timer.signal).cancel
+        loop = asyncio.get_running_loop()
+        timer = Timer(loop.time() + check_delay(delay_ns))
+        timer.cancel = loop.call_at(timer.at, timer.signal).cancel
         return process.handles.add(timer)
 
     def close(self, process: Process, handle: int) -> Any:
@@ -61,6 +65,25 @@ class EventCalls:
     @quick
     def wall_clock(self, process: Process) -> int:
         return time.time_ns()
+
+
+def fetch_intents(numbers: Sequence[int], waitables: Sequence[Waitable], records: Sequence[Any]) -> list[Intent]:
+    """What the program says of those that are not ready; of the others, what they are. Names are cut to TOPIC_BYTES."""
+    said = {record.handle: record for record in records}
+    intents: list[Intent] = []
+    for number, waitable in zip(numbers, waitables, strict=True):
+        record = said.get(number)
+        if waitable.ready:
+            continue
+        if record is not None and record.tool:
+            expected = None if record.expected_ns is None else record.expected_ns * NANOSECONDS
+            intents.append(Intent(number, record.tool[:TOPIC_BYTES], expected))
+        elif isinstance(waitable, Timer):
+            left = max(0.0, waitable.at - asyncio.get_running_loop().time())
+            intents.append(Intent(number, waitable.what, left, certain=True))
+        elif waitable.what:
+            intents.append(Intent(number, waitable.what))
+    return intents
 
 
 def check_delay(nanoseconds: int) -> float:

@@ -6,9 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cadenza.kernel.handles import Wait, Waitable
+from cadenza.kernel.handles import Wait, Waitable, WaitOne
+from cadenza.kernel.process import Process
 from cadenza.kernel.runs import Run
+from cadenza.kernel.waits import Intent
 from cadenza.kernel.wasm.seams import Suspension
+
+# What a program waits for when it waits for somebody's next word.
+NO_TOOLS = frozenset({"message", "signal", "child", "timer"})
 
 
 class Later(Suspension):
@@ -25,6 +30,29 @@ class Later(Suspension):
 
     def abandon(self) -> None:
         self._task.cancel()
+
+
+class Expecting(Suspension):
+    """A wait for what the device has no part in: while it lasts, the memory policy knows what it is for."""
+
+    def __init__(self, process: Process, wait: Wait | WaitOne, intents: list[Intent], *, every: bool = False) -> None:
+        self._process, self._wait, self._intents, self._every = process, wait, intents, every
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        process = self._process
+        if all(intent.tool in NO_TOOLS for intent in self._intents):
+            process.place = 0                # what comes next is asked for by somebody who comes now
+        process.waits.begin(process, self._intents, every=self._every)
+        self._wait.subscribe(wake)
+
+    def answer(self) -> list[int]:
+        ready = self._wait.answer()
+        self._process.waits.end(self._process, ready)
+        return ready
+
+    def abandon(self) -> None:
+        self._process.waits.end(self._process, ())
+        self._wait.abandon()
 
 
 class Settling(Suspension):

@@ -40,11 +40,14 @@ class Bench:
         self.link = HeldLink(self.device)
         facts = self.device.facts
         self.files = FileSystem(PagePool(facts.pages, facts.page_tokens))
-        self.pager = Pager(self.files, Tiers(self.files.pool, facts.host_pages))
+        self.pager = Pager(self.files, self.new_tiers())
         self.engine = Engine(self.link, WorkConserving(step_tokens, step_rows), self.pager, run_ahead=run_ahead,
                              patience_seconds=patience_seconds)
         self.inference = Inference(self.engine, self.device.facts)
         self.process = self.new_process()
+
+    def new_tiers(self) -> Tiers:
+        return Tiers(self.files.pool, self.device.facts.host_pages)
 
     def new_process(self, *, priority: int = 0, limits: ProcessLimits | None = None) -> Process:
         nobody: Any = None

@@ -189,8 +189,8 @@ def test_an_outcome_is_a_value_an_error_or_nothing_yet() -> None:
 
 
 def test_closing_a_timer_takes_its_callback_back() -> None:
-    timer, cancelled = Timer(), []
+    timer, cancelled = Timer(0.0), []
     timer.cancel = lambda: cancelled.append(1)
     timer.close()
     assert cancelled == [1]
-    Timer().close()
+    Timer(0.0).close()

@@ -60,18 +60,72 @@ def test_the_file_used_longest_ago_leaves_first_and_shared_pages_leave_once() ->
     in_loop(test)
 
 
-def test_what_is_in_use_stays_and_the_rest_fails_when_the_host_tier_is_full() -> None:
+def test_what_cannot_be_computed_again_stays_and_the_rest_fails_when_the_host_tier_is_full() -> None:
     async def test() -> None:
         bench = Bench(pages=8, host_pages=2, patience_seconds=0)
         for n in range(2):
-            bench.forward(bench.file(), [100 * n + i for i in range(12)])
+            visible = np.array([[row, 0, row + 1] for row in range(12)], np.int32)
+            bench.forward(bench.file(), [100 * n + i for i in range(12)], visible=visible)
         await bench.settle()
         run = bench.decode(bench.file(), list(range(30)), 2)      # eight pages: six are idle, two of them can leave
         await bench.settle()
         with pytest.raises(NoPages):
             run.take()
-        assert bench.pager.swapped_out == 2
+        assert (bench.pager.swapped_out, bench.pager.discarded) == (2, 0)
         bench.files.recount()
+        bench.check_all_returned()
+    in_loop(test)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_finds_no_room_on_the_host_is_computed_again_once(together: bool) -> None:
+    """Two forks share the lost pages: whoever comes first computes them for both."""
+    async def test() -> None:
+        bench = Bench(pages=12, host_pages=2)
+        first = bench.file()
+        bench.forward(first, list(range(100, 116)))
+        await bench.settle()
+        fork = first.fork()
+        bench.process.files.add(fork)
+        large = bench.decode(bench.file(), list(range(40)), 3)    # eleven pages: three must leave, two fit on the host
+        await bench.settle()
+        assert large.take().tokens == unhurried(list(range(40)), 3)
+        assert (bench.pager.swapped_out, bench.pager.discarded) == (2, 1)
+        runs = []
+        for file, token in ((first, 7), (fork, 8)):
+            runs.append((token, bench.decode(file, [token], 5)))
+            if not together:
+                await bench.settle()
+        await bench.settle()
+        for token, run in runs:
+            assert run.take().tokens == unhurried([*range(100, 116), token], 5)
+        assert bench.engine.tokens_recomputed == 4
+        bench.files.recount()
+        bench.pager.recount()
+        bench.check_all_returned()
+    in_loop(test)
+
+
+def test_a_lost_page_is_not_computed_by_a_fork_that_has_only_its_beginning() -> None:
+    async def test() -> None:
+        bench = Bench(pages=12, host_pages=0)
+        first = bench.file()
+        bench.forward(first, list(range(100, 112)))
+        await bench.settle()
+        large = bench.file()
+        bench.decode(large, list(range(40)), 3)                   # all but one page of the first are lost
+        await bench.settle()
+        large.truncate(0)
+        fork = first.fork()
+        bench.process.files.add(fork)
+        fork.truncate(10)
+        for file, held, token in ((fork, 10, 8), (first, 12, 7)):
+            run = bench.decode(file, [token], 5)
+            await bench.settle()
+            assert run.take().tokens == unhurried([*range(100, 100 + held), token], 5)
+        assert bench.engine.tokens_recomputed > 8
+        bench.files.recount()
+        bench.pager.recount()
         bench.check_all_returned()
     in_loop(test)
 
@@ -81,7 +135,8 @@ def test_a_working_set_four_times_the_device(seed: int) -> None:
     """Programs take turns; each must say what it would have said alone."""
     async def test() -> None:
         chosen = random.Random(seed)
-        bench = Bench(pages=24, host_pages=96, run_ahead=chosen.choice([1, 2, 4]), step_tokens=chosen.choice([5, 64]))
+        bench = Bench(pages=24, host_pages=chosen.choice([0, 9, 96]), run_ahead=chosen.choice([1, 2, 4]),
+                      step_tokens=chosen.choice([5, 64]))
         contexts = {bench.file(): [900 + n] for n in range(12)}
         shared = bench.file()
         bench.forward(shared, [5, 6, 7, 8, 9, 10])
@@ -104,6 +159,6 @@ def test_a_working_set_four_times_the_device(seed: int) -> None:
                     file.truncate(keep)
                     del contexts[file][keep:]
             bench.files.recount()
-        assert bench.pager.swapped_in > 0
+        assert bench.pager.swapped_in + bench.engine.tokens_recomputed > 0
         bench.check_all_returned()
     in_loop(test)

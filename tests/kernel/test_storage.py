@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from cadenza.kernel.limits import STAGING_PAGES
-from cadenza.kernel.pager import Pager
 from cadenza.kernel.storage import Storage
 from cadenza.kvfs.errors import Damaged, Invalid, LimitExceeded, NotFound, Unsupported
 from cadenza.kvfs.file import File
@@ -30,13 +29,15 @@ class StoredBench(Bench):
 
     def __init__(self, directory: Path, *, host_pages: int = 16, limit: int = 1 << 20, model: str = FINGERPRINT,
                  **options: Any) -> None:
+        self._directory, self._model, self._limit = directory, model, limit
         super().__init__(host_pages=host_pages + STAGING_PAGES, **options)
-        facts = self.device.facts
-        self.store = Store(directory, Layout(model, facts.page_bytes, facts.page_tokens), limit)
-        self.pager = self.engine.pager = Pager(self.files, Tiers(self.files.pool, host_pages, self.store))
-        self.pager.works, self.pager.pump = self.engine._work.keys, self.engine._pump_anew
         self.storage = Storage(self.store, self.pager, self.link.host)
         self.storage.restore()
+
+    def new_tiers(self) -> Tiers:
+        facts = self.device.facts
+        self.store = Store(self._directory, Layout(self._model, facts.page_bytes, facts.page_tokens), self._limit)
+        return Tiers(self.files.pool, facts.host_pages - STAGING_PAGES, self.store)
 
     def open(self, path: str, flags: frozenset[str] = READ) -> File:
         file = self.files.open("ada", path, flags)
@@ -92,6 +93,25 @@ def test_a_synced_file_goes_on_where_it_was(tmp_path: Path) -> None:
         assert all(again.files.pool.frames[page] == ABSENT for page in file.pages)
         assert await again.say(file, [said[-1]], 4) == unhurried([*range(30), *said], 4)
         assert sum(len(batch.tokens) for batch in again.device.batches) == 4
+        await again.end()
+    in_loop(test)
+
+
+def test_what_was_lost_is_computed_again_before_it_is_synced(tmp_path: Path) -> None:
+    async def test() -> None:
+        bench = StoredBench(tmp_path, host_pages=0, pages=12)
+        file = bench.open("a", WRITE)
+        said = await bench.say(file, list(range(30)), 3)
+        large = bench.open("b", WRITE)
+        await bench.say(large, list(range(200, 232)), 2)
+        assert bench.pager.tiers.lost
+        await bench.sync(file)
+        assert bench.engine.tokens_recomputed > 0
+        await bench.end()
+
+        again = StoredBench(tmp_path)
+        file = again.open("a")
+        assert await again.say(file, [said[-1]], 4) == unhurried([*range(30), *said], 4)
         await again.end()
     in_loop(test)
 

@@ -184,8 +184,26 @@ async def test_what_is_waited_for_is_said_to_people() -> None:
         inbox = desk.ask(process, "channel.receive")
         intent = {"handle": inbox, "tool": "search", "expected_ns": SECOND_NS}
         wait = desk.ask(process, "events.wait", [inbox], "any", None, [intent])
+        wait.subscribe(lambda: None)
         assert process.waiting_for == "search"
+        process.inbox.put("found")
+        assert wait.answer() == [inbox]
+        assert process.waiting_for == ""
+        assert process.waits.times.forecast("ada", "search", 0.0, 1.0).remaining(0.0) > 0
+
+
+@in_loop
+async def test_a_wait_that_says_nothing_is_told_by_what_it_waits_for() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        inbox, timer = desk.ask(process, "channel.receive"), desk.ask(process, "events.timer", LATER_NS)
+        wait = desk.ask(process, "events.wait", [inbox, timer], "any", None, [])
+        wait.subscribe(lambda: None)
+        assert process.waiting_for == "message or timer"
+        waiting = process.waits.waiting[process]
+        assert waiting.remaining(asyncio.get_running_loop().time()) <= LATER_NS * 1e-9
         wait.abandon()
+        assert not process.waits.waiting
 
 
 # --- timers and clocks ---

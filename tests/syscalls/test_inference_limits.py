@@ -232,9 +232,9 @@ async def test_a_full_pool_fails_the_pass_that_found_no_room() -> None:
         process, neighbour = desk.spawn(), desk.spawn("bob")
         mine, theirs = desk.ask(process, "kv.create"), desk.ask(neighbour, "kv.create")
         await forward(desk, neighbour, a_pass(theirs, [1] * 48))
-        one = desk.ask(process, "inference.forward", a_pass(mine, [1] * 40))
+        one = desk.ask(process, "inference.forward", a_pass(mine, [1] * 80))
         assert await desk.wait(process, one) == [one]
-        with pytest.raises(NoPages, match="of 4 pages free"):
+        with pytest.raises(NoPages, match="needs 5 KV pages, and 4 of 4 are free"):
             desk.ask(process, "inference.take-pass", one)
         assert desk.ask(process, "kv.stat", mine).tokens == 0
         assert desk.ask(neighbour, "kv.stat", theirs).tokens == 48

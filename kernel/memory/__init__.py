@@ -1,0 +1,1 @@
+"""Memory policies: what becomes of the pages of programs that wait."""
