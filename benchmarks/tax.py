@@ -35,6 +35,7 @@ SHAPE: dict[str, Any] = {
 }
 CONTEXT = 32
 WARM_TOKENS = 4
+QUICK_TOKENS = {1: 24, 8: 12, 32: 6}          # by programs: one to two seconds of float32 steps on two cores
 PAGE_TOKENS = 16
 
 PROGRAM = b"""
@@ -133,7 +134,6 @@ async def through_programs(kernel: Kernel, programs: int, tokens: int) -> float:
 
 
 async def measure(quick: bool) -> Figures:
-    tokens, rounds = (24, 2) if quick else (64, 5)
     dtype = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
     config = TorchConfig(pages=2 * 32 * 48, shape=SHAPE, dtype=dtype, threads=choose_threads(None))
     link = await WorkerLink.start(config)
@@ -141,9 +141,10 @@ async def measure(quick: bool) -> Figures:
     async with kernel_over(link) as kernel:
         await kernel.images.add("bench", PROGRAM, name="decoder")
         for programs in (1, 8, 32):
+            tokens, rounds = (QUICK_TOKENS[programs], 2) if quick else (64, 5)
             bare = BareLoop(link, programs, first_page=32 * 48)
-            await bare.run(8)
-            await through_programs(kernel, programs, 8)
+            await bare.run(WARM_TOKENS)
+            await through_programs(kernel, programs, WARM_TOKENS)
             ratios, steps = [], []
             before = await bare.run(tokens)
             for _ in range(rounds):

@@ -34,12 +34,12 @@ class BatchBuilder:
         self._segment_starts = [0]
         self._segment_tokens: list[int] = []
         self._segment_places: dict[int, tuple[int, int, int]] = {}      # first, skip, shift, where one of them is not 0
-        self._page_starts = [0]
         self._pages: list[Int32] = []
         self._contiguous: list[bool] = []
         self._visible_starts = [0]
         self._visible: list[Int32] = []
-        self._samples: list[tuple[int, int, float, int, float, float, int, int, int]] = []
+        self._samples: list[tuple[int, int, int, int]] = []              # token, lane, draw, mask
+        self._samplers: list[Sampler] = []
         self._masks: dict[int, tuple[int, UInt8]] = {}
         self._probes: list[tuple[int, int, int]] = []
         self._asked: list[int] = []
@@ -119,8 +119,8 @@ class BatchBuilder:
         masked = -1
         if mask is not None:
             masked = self._masks.setdefault(id(mask), (len(self._masks), mask))[0]
-        self._samples.append((token, lane, sampler.temperature, sampler.top_k, sampler.top_p, sampler.min_p,
-                              sampler.seed, draw, masked))
+        self._samples.append((token, lane, draw, masked))
+        self._samplers.append(sampler)
 
     def add_probe(self, token: int, probe: Probe) -> None:
         self.probes += 1
@@ -145,7 +145,7 @@ class BatchBuilder:
             segment_firsts=places[0],
             segment_skips=places[1],
             segment_shifts=places[2],
-            page_starts=np.array(self._page_starts, np.int32),
+            page_starts=np.cumsum([0, *map(len, self._pages)], dtype=np.int32),
             pages=frames[np.concatenate(self._pages)] if self._pages else np.zeros(0, np.int32),
             contiguous=np.array(self._contiguous, np.uint8),
             visible_starts=np.array(self._visible_starts, np.int32),
@@ -175,11 +175,11 @@ class BatchBuilder:
 
     def _add_segment(self, pages: Int32, tokens: int) -> None:
         self._segment_tokens.append(tokens)
-        self._page_starts.append(self._page_starts[-1] + len(pages))
         self._pages.append(pages)
 
     def _build_samples(self, batch: Batch) -> None:
-        tokens, lanes, temperature, top_k, top_p, min_p, seeds, draws, masks = zip(*self._samples, strict=True)
+        tokens, lanes, draws, masks = zip(*self._samples, strict=True)
+        temperature, top_k, top_p, min_p, seeds = zip(*self._samplers, strict=True)
         batch.sample_tokens = np.array(tokens, np.int32)
         batch.sample_lanes = np.array(lanes, np.int32)
         batch.temperature = np.array(temperature, np.float32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
+from cadenza.kernel.wasm.seams import Suspension
 from cadenza.kvfs.errors import Cancelled, LimitExceeded, NotFound
 
 Wake = Callable[[], None]
@@ -93,9 +94,8 @@ class HandleTable:
             waitable.close()
 
 
-class Wait:
-    """One blocked `events.wait`: a Suspension (kernel/wasm/seams.py). Answers the numbers of those that were ready when
-    it ended, in the order given."""
+class Wait(Suspension):
+    """One blocked `events.wait`. Answers the numbers of those that were ready when it ended, in the order given."""
 
     __slots__ = ("_every", "_missing", "_numbers", "_over", "_ready", "_timer", "_waitables", "_wake")
 
@@ -166,7 +166,7 @@ class Wait:
             self._wake()
 
 
-class WaitOne:
+class WaitOne(Suspension):
     """A `Wait` for one handle and without a timeout: what most waits are."""
 
     __slots__ = ("_answer", "_waitable", "_wake")

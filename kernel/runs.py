@@ -46,8 +46,9 @@ class Progress(NamedTuple):
 class Run(Work):
     """One decode. Ready when `deliver_every` tokens wait to be taken, or when it has ended."""
 
-    __slots__ = ("_changes", "_deliver_every", "_echoed", "_error", "_finish", "_lane", "_mask", "_most",
-                 "_next_position", "_sampled", "_sampler", "_settling", "_stop", "_taken", "base", "tokens")
+    __slots__ = ("_changes", "_deliver_every", "_echoed", "_error", "_finish", "_lane", "_mask", "_max_tokens",
+                 "_most", "_next_position", "_sampled", "_sampler", "_settling", "_stop_sequences", "_stop_tokens",
+                 "_taken", "base", "tokens")
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Run(Work):
     ) -> None:
         super().__init__(engine, file, reads, inputs, positions, priority)
         self._sampler = sampler
-        self._stop = stop
+        self._max_tokens, _, self._stop_tokens, self._stop_sequences = stop
         self._most = min(stop.max_tokens, stop.room_tokens + 1)    # the last token sampled needs no room
         self._mask = mask
         self._deliver_every = deliver_every
@@ -132,7 +133,7 @@ class Run(Work):
             return
         if row.samples == row.samples_end:
             return                                      # a chunk of the inputs that was not the last
-        token = int(result.tokens[row.samples])
+        token = result.tokens.item(row.samples)
         ordinal = len(self.tokens)
         if ordinal == 0:
             self.engine.know(self.file, self.base)
@@ -198,15 +199,14 @@ class Run(Work):
         self.stop()
 
     def _finish_after(self, token: int) -> str | None:
-        stop = self._stop
-        if token in stop.tokens:
+        if token in self._stop_tokens:
             return "stop-token"
-        for sequence in stop.sequences:
+        for sequence in self._stop_sequences:
             if token == sequence[-1] and tuple(self.tokens[-len(sequence):]) == sequence:
                 return "stop-sequence"
         if len(self.tokens) < self._most:
             return None
-        return "length" if self._most == stop.max_tokens else "context-full"
+        return "length" if self._most == self._max_tokens else "context-full"
 
     def _end(self, finish: str) -> None:
         self._finish = finish

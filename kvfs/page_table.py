@@ -68,11 +68,12 @@ class PageTable:
     `straight` is the number of leading tokens whose position equals their offset.
     """
 
-    __slots__ = ("_flat", "_pool", "_view", "count", "holders", "leaves", "next_position", "next_slot", "page_count",
-                 "room", "straight")  # fmt: skip
+    __slots__ = ("_flat", "_leaf_tokens", "_pool", "_view", "count", "holders", "leaves", "next_position", "next_slot",
+                 "page_count", "room", "straight")  # fmt: skip
 
     def __init__(self, pool: PagePool) -> None:
         self._pool = pool
+        self._leaf_tokens = LEAF_PAGES * pool.page_tokens
         self._flat = np.zeros(8, np.int32)  # the pages in order, with space to grow
         self._view: Int32 | None = None
         self.holders = 1
@@ -219,8 +220,8 @@ class PageTable:
         return self.slots(first, len(tokens))
 
     def set_token(self, offset: int, token: int) -> None:
-        size = LEAF_PAGES * self._pool.page_tokens
-        self.leaves[offset // size].tokens[offset % size] = token
+        leaf, place = divmod(offset, self._leaf_tokens)
+        self.leaves[leaf].tokens[place] = token
 
     def truncate(self, count: int) -> None:
         """Keeps the first `count` tokens, and the pages that they need."""

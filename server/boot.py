@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from cadenza.kvfs.store import Store
 from cadenza.kvfs.tiers import Tiers
 from cadenza.sdk.guest.build import BuildError, build
 from cadenza.server.devices import GIBIBYTE, start_device
+from cadenza.server.limits import COLLECT_OBJECTS
 from cadenza.server.options import MEMORY_POLICY, Progress, ServeOptions, default_cache
 from cadenza.syscalls.table import WIT, abi, handlers
 
@@ -96,7 +98,16 @@ async def assemble(
     progress("compile the interpreter", 0, 0)
     await interpreter.program()
     progress("compile the interpreter", 1, 1)
+    collect_seldom()
     return kernel
+
+
+def collect_seldom() -> None:
+    """Of this whole process. What is loaded stays, so the garbage collector need not walk through it again. And a step
+    makes objects for each of a thousand programs that die with the next step: they are no sign of garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_OBJECTS)
 
 
 async def open_store(link: DeviceLink, language: Language, assembly: Assembly) -> Store | None:

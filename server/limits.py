@@ -23,3 +23,6 @@ BATCH_CHARACTERS = 256 << 10                # of one send, but for its last even
 RECEIPTS = 1024                             # not sent yet; then the client's messages wait
 BOUND_SECONDS = 5.0                         # a bound process without a client attached lives so long
 STOP_SECONDS = 2.0                          # between the end of the last process and the end of the last connection
+
+# --- the daemon ---
+COLLECT_OBJECTS = 20_000                    # made and not given back before Python looks for garbage among them

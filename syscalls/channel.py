@@ -5,6 +5,7 @@ from __future__ import annotations
 from cadenza.kernel.channels import Message, Source
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.process import Process
+from cadenza.kernel.wasm.seams import quick
 from cadenza.syscalls.arguments import fetch_message, fetch_name
 
 
@@ -32,5 +33,6 @@ class ChannelCalls:
         process.handles.ensure_room()
         return process.handles.add(self._exchange.queue(process.owner, fetch_name(queue)).join())
 
+    @quick
     def take_message(self, process: Process, source: int) -> Message | None:
         return process.handles.get(source, Source).take()

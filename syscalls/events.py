@@ -11,6 +11,7 @@ from cadenza.kernel.handles import Timer, Wait, Waitable, WaitOne, unique
 from cadenza.kernel.limits import TIMER_SECONDS, TOPIC_BYTES, WAIT_HANDLES
 from cadenza.kernel.process import Process
 from cadenza.kernel.waits import Intent
+from cadenza.kernel.wasm.seams import quick
 from cadenza.kvfs.errors import Invalid, LimitExceeded
 from cadenza.syscalls.suspension import Expecting, settled
 
@@ -18,6 +19,7 @@ NANOSECONDS = 1e-9
 
 
 class EventCalls:
+    @quick
     def wait(self, process: Process, handles: Any, until: str, timeout_ns: int | None, intents: Sequence[Any]) -> Any:
         """The one hot call: a list at once, or a suspension."""
         numbers = handles.tolist()
@@ -48,6 +50,7 @@ class EventCalls:
             expected.append(Intent(0, "timer", delay, certain=True))
         return Expecting(process, wait, expected, every=until == "all") if expected else wait
 
+    @quick
     def timer(self, process: Process, delay_ns: int) -> int:
         process.handles.ensure_room()
         loop = asyncio.get_running_loop()
@@ -58,9 +61,11 @@ class EventCalls:
     def close(self, process: Process, handle: int) -> Any:
         return settled(process.handles.close(handle))
 
+    @quick
     def now(self, process: Process) -> int:
         return time.monotonic_ns()
 
+    @quick
     def wall_clock(self, process: Process) -> int:
         return time.time_ns()
 

@@ -10,7 +10,7 @@ from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.passes import Pass, ProbeAnswer
 from cadenza.kernel.process import Process
 from cadenza.kernel.runs import Progress, Run
-from cadenza.kernel.wasm.seams import Case
+from cadenza.kernel.wasm.seams import Case, quick
 from cadenza.syscalls.arguments import (
     PROBE_KINDS,
     fetch_files,
@@ -59,6 +59,7 @@ class InferenceCalls:
             probes=[(p.row, fetch_probe(p.probe)) for p in request.probes],
         ))
 
+    @quick
     def take_pass(self, process: Process, handle: int) -> Completion:
         done = process.handles.get(handle, Pass).take()
         process.tokens += len(done.tokens)
@@ -77,6 +78,7 @@ class InferenceCalls:
             deliver_every=request.deliver_every,
         ))
 
+    @quick
     def take_tokens(self, process: Process, handle: int) -> Progress:
         progress = process.handles.get(handle, Run).take()
         process.tokens += len(progress.tokens)

@@ -7,7 +7,7 @@ import secrets
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import check_text
 from cadenza.kernel.process import EndWatcher, ExitStatus, Process, Signals
-from cadenza.kernel.wasm.seams import ExitGuest
+from cadenza.kernel.wasm.seams import ExitGuest, quick
 from cadenza.kernel.wasm.seams import Outcome as GuestOutcome
 from cadenza.kvfs.errors import NotReady
 
@@ -16,6 +16,7 @@ class ProcessCalls:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
 
+    @quick
     def pid(self, process: Process) -> int:
         return process.pid
 
@@ -25,6 +26,7 @@ class ProcessCalls:
     def payload(self, process: Process) -> list[tuple[str, str]]:
         return process.payload
 
+    @quick
     def entropy(self, process: Process) -> int:
         return secrets.randbits(64)
 
@@ -44,6 +46,7 @@ class ProcessCalls:
         process.handles.ensure_room()
         return process.handles.add(self._kernel.process(process.owner, pid).watch_end())
 
+    @quick
     def take_exit(self, process: Process, child: int) -> ExitStatus:
         watcher = process.handles.get(child, EndWatcher)
         if not watcher.ready:
@@ -60,5 +63,6 @@ class ProcessCalls:
         process.signals.opened = True
         return process.handles.add(process.signals)
 
+    @quick
     def take_signal(self, process: Process, signals: int) -> str | None:
         return process.handles.get(signals, Signals).take()

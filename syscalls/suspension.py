@@ -10,12 +10,13 @@ from cadenza.kernel.handles import Wait, Waitable, WaitOne
 from cadenza.kernel.process import Process
 from cadenza.kernel.runs import Run
 from cadenza.kernel.waits import Intent
+from cadenza.kernel.wasm.seams import Suspension
 
 # What a program waits for when it waits for somebody's next word.
 NO_TOOLS = frozenset({"message", "signal", "child", "timer"})
 
 
-class Later:
+class Later(Suspension):
     """The guest is blocked until `work` is done; its error, if it has one, becomes the guest's."""
 
     def __init__(self, work: Awaitable[Any]) -> None:
@@ -31,7 +32,7 @@ class Later:
         self._task.cancel()
 
 
-class Expecting:
+class Expecting(Suspension):
     """A wait for what the device has no part in: while it lasts, the memory policy knows what it is for."""
 
     def __init__(self, process: Process, wait: Wait | WaitOne, intents: list[Intent], *, every: bool = False) -> None:
@@ -54,7 +55,7 @@ class Expecting:
         self._wait.abandon()
 
 
-class Settling:
+class Settling(Suspension):
     """A run was stopped while it was preempted: the guest is blocked until its file is what it would have been."""
 
     def __init__(self, run: Run) -> None:

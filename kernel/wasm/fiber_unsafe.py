@@ -3,7 +3,8 @@
 A guest calls an import: wasmtime calls `_host_function` on the guest's own stack; it lifts the arguments, *records*
 the call and returns; only then is the fiber suspended, and `poll` returns on the main stack. No frame of Python is ever
 left on a suspended fiber. Whether the answer is there is asked by wasmtime through a native predicate, `strlen` of a
-flag: "" is pending, "\\x01" is ready, so that no Python runs for it.
+flag: "" is pending, "\\x01" is ready, so that no Python runs for it. A call of a quick handler is served before the
+callback returns: if it could be answered, the fiber is not suspended at all.
 
     poll ──▶ fiber runs ──▶ import ──▶ _host_function: call recorded, flag "" ──▶ suspended ──▶ poll answers CALLED
     answer ──▶ written to `results`, which stay valid until then ──▶ flag "\\x01" ──▶ poll again
@@ -46,7 +47,7 @@ from cadenza.kernel.wasm.engine import new_engine
 from cadenza.kernel.wasm.lift_unsafe import Row, lift_row, lift_value
 from cadenza.kernel.wasm.lower_unsafe import Failure, Fill, lower_answer, lower_value
 from cadenza.kernel.wasm.memory_unsafe import ENTRY, MEMORY, NAME, VAL, discard, native
-from cadenza.kernel.wasm.seams import Case, Handler, Handlers
+from cadenza.kernel.wasm.seams import Case, Handler, Handlers, is_quick
 
 # Of one guest. A component's memories are limited one by one, so there is one.
 MEMORIES: Final = 1
@@ -85,6 +86,7 @@ class Import:
 
     name: str
     handler: Handler
+    quick: bool
     lift: Row
     answer: Fill | None
     fail: Fill | None
@@ -115,7 +117,8 @@ class Host:
                             self._define(instance, name, function, provided[name])
 
     def _define(self, instance: Any, name: str, function: wit.Function, handler: Handler) -> None:
-        import_ = Import(name, handler, lift_row(tuple(t for _, t in function.parameters)), *lower_answer(function))
+        lift = lift_row(tuple(type_ for _, type_ in function.parameters))
+        import_ = Import(name, handler, is_quick(handler), lift, *lower_answer(function))
         callback = _HOST_FUNCTION(_host_function(import_))
         self._callbacks.append(callback)
         _check(_add_function(_address(instance.ptr()), name.encode(), len(name.encode()), cast(callback, c_void_p),
@@ -123,7 +126,7 @@ class Host:
 
 
 def _host_function(import_: Import) -> Callable[..., None]:
-    lift = import_.lift
+    lift, quick = import_.lift, import_.quick
 
     def call(_env: int, context: int, _type: int, arguments: int, _count: int, results: int, _results: int,
              _error: int, continuation: int) -> None:
@@ -134,28 +137,38 @@ def _host_function(import_: Import) -> Callable[..., None]:
             fiber.results = results
             MEMORY[fiber.flag_address] = 0
             _continue(MEMORY, continuation, _STRLEN, fiber.flag_address, 0)
+            if quick and fiber.calls_left:
+                fiber.calls_left -= 1
+                fiber.serving = True
+                fiber.serve()
+                fiber.serving = False
         except BaseException as error:  # noqa: BLE001 - an exception that left here would abort the process
             _continue(MEMORY, continuation, _STRLEN, _NEVER_ADDRESS, 0)
-            _fibers[context].fault = error
+            fiber = _fibers[context]
+            fiber.call, fiber.serving, fiber.fault = None, False, error
     return call
 
 
 class Fiber:
     """One instance of a component, running one of its exports. Not safe for threads: one at a time.
 
-    `call` and `arguments`: what the guest asks, after `poll` answered CALLED. `error`: why it trapped; `value`: what
-    the export gave.
+    `call` and `arguments`: what the guest asks, until it is answered. `serve` is called on the guest's own stack when a
+    quick handler is asked, at most `calls_left` times: it answers or leaves the call as it is; `serving` meanwhile.
+    `error`: why it trapped; `value`: what the export gave.
     """
 
     # Slots: a thousand guests take turns, and what one of them touches must be fetched from far each time.
     __slots__ = ("_component", "_context", "_error_pointer", "_export", "_flag", "_function", "_future", "_host",
-                 "_instance", "_result", "_store", "arguments", "call", "error", "fault", "flag_address", "results",
-                 "started", "value")
+                 "_instance", "_result", "_store", "arguments", "call", "calls_left", "error", "fault",
+                 "flag_address", "results", "serve", "serving", "started", "value")
 
     def __init__(self, host: Host, component: Any, export: Any, memory_bytes: int, fuel: int) -> None:
         """`export`: an ExportIndex of a function `func() -> result<_, string>`."""
         self.call: Import | None = None
         self.arguments: Sequence[Any] = ()
+        self.calls_left = 0
+        self.serve: Callable[[], object] = _gone
+        self.serving = False
         self.fault: BaseException | None = None
         self.error = ""
         self.value: Case | None = None
@@ -181,14 +194,13 @@ class Fiber:
 
     def poll(self) -> Step:
         """Runs the guest until it calls, has used a slice of fuel, or is done. Holds the GIL."""
-        self.call = None
         if _poll(self._future or _gone()):
             return self._done()
         return Step.CALLED if self.call is not None else self._spent()
 
     def poll_released(self) -> Step:
-        """The same without the GIL, for another thread."""
-        self.call = None
+        """The same without the GIL, for another thread: no handler is asked."""
+        self.calls_left = 0
         if _poll_released(self._future or _gone()):
             return self._done()
         return Step.CALLED if self.call is not None else self._spent()
@@ -218,22 +230,18 @@ class Fiber:
         return Step.DONE
 
     def answer(self, value: Any) -> None:
-        """Answers `call`. What a value of the wrong shape raises is raised; the call is then still to be answered."""
-        assert self.call is not None
-        self._write(self.call.answer, value)
-
-    def fail(self, errno: str, message: str) -> None:
-        """Answers `call` with the ABI's error. The function must be one that can fail."""
-        assert self.call is not None
-        self._write(self.call.fail, Failure(errno, message))
-
-    def _write(self, write: Fill | None, value: Any) -> None:
+        """Answers `call`, with a `Failure` only where the function can fail. Raises what a value of a wrong shape does;
+        the call is then still to be answered."""
+        call = self.call
+        assert call is not None
+        write = call.fail if type(value) is Failure else call.answer
         try:
             if write is not None:
                 write(self.results, value)
         except BaseException:
             discard(self.results)
             raise
+        self.call = None
         MEMORY[self.flag_address] = 1
 
     @property
@@ -250,12 +258,13 @@ class Fiber:
             self._future = 0
 
     def close(self) -> None:
-        """Unwinds the guest wherever it is and frees it. Idempotent. Never while `poll` runs."""
+        """Unwinds the guest wherever it is and frees it. Idempotent. Never while `poll` runs, so never while
+        `serving`."""
         if self._store:
             self._end_future()
             del _fibers[self._context]
             _store_delete(self._store)
-            self._store = 0
+            self._store, self.serve = 0, _gone
 
 
 _fibers: Final[dict[int, Fiber]] = {}

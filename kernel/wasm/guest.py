@@ -11,6 +11,7 @@ from typing import Any
 from cadenza.kernel.limits import HEAVY_SLICES, SLICE_CALLS
 from cadenza.kernel.wasm.fiber_unsafe import Fiber, Import, Step
 from cadenza.kernel.wasm.heavy import HeavyRun
+from cadenza.kernel.wasm.lower_unsafe import Failure
 from cadenza.kernel.wasm.seams import Advance, ExitGuest, Outcome, Suspension
 from cadenza.kvfs.errors import CadenzaError
 
@@ -34,6 +35,7 @@ class Guest:
         self.outcome: Outcome | None = None
         self._fiber, self._process, self._wake = fiber, process, wake
         self._executor, self._ended, self._fuel = executor, ended, fuel
+        fiber.serve = self._serve
         self._suspension: Suspension | None = None
         self._ready = False                  # the suspension has its answer
         self._heavy: HeavyRun | None = None
@@ -46,46 +48,46 @@ class Guest:
         SLICE_CALLS system calls."""
         if self._heavy is not None and self.outcome is None:
             return Advance.BLOCKED
-        calls = 0
+        fiber = self._fiber
+        fiber.calls_left = SLICE_CALLS
         while self.outcome is None:
-            if self._suspension is not None:
+            if fiber.call is None:
+                step, self._step = self._step or fiber.poll(), None
+                if step is Step.SPENT:
+                    return self._spent()
+                if step is Step.DONE:
+                    self._end(self._result())
+            elif self._suspension is not None:
                 if not self._ready:
                     return Advance.BLOCKED
-                self._resume()
-                continue
-            if calls == SLICE_CALLS:
-                return Advance.READY
-            step, self._step = self._step or self._fiber.poll(), None
-            if step is Step.CALLED:
-                calls += 1
                 self._serve()
-            elif step is Step.SPENT:
-                return self._spent()
-            elif step is Step.DONE:
-                self._end(self._result())
+            elif fiber.calls_left:
+                fiber.calls_left -= 1
+                self._serve()
+            else:
+                return Advance.READY
+        if self._heavy is None:
+            fiber.close()                    # a handler asked on the guest's own stack may have ended it
         return Advance.ENDED
 
     # --- system calls ---
     def _serve(self) -> None:
-        self._slices = 0
-        import_ = self._fiber.call
+        """The boundary of system calls: what the handler answers, at once or in the end, or raises, goes to the guest.
+        On the event loop's stack, or, for a quick handler, on the guest's."""
+        fiber, suspension = self._fiber, self._suspension
+        import_ = fiber.call
         assert import_ is not None
-        self._dispatch(import_, import_.handler, self._process, *self._fiber.arguments)
-
-    def _resume(self) -> None:
-        suspension, self._suspension = self._suspension, None
-        assert suspension is not None
-        assert self._fiber.call is not None
-        self._dispatch(self._fiber.call, suspension.answer)
-
-    def _dispatch(self, import_: Import, compute: Callable[..., Any], *arguments: Any) -> None:
-        """The boundary of system calls: what `compute` answers, or raises, goes to the guest."""
         try:
-            answer = compute(*arguments)
-            if _suspends(answer):
+            if suspension is None:
+                self._slices = 0
+                answer = import_.handler(self._process, *fiber.arguments)
+            else:
+                self._suspension = None
+                answer = suspension.answer()
+            if isinstance(answer, Suspension):
                 self._suspend(answer)
             elif self.outcome is None:       # the handler may have killed its own guest
-                self._fiber.answer(answer)
+                fiber.answer(answer)
         except ExitGuest as end:
             self.kill(end.outcome)
         except CadenzaError as error:
@@ -114,7 +116,7 @@ class Guest:
     def _fail(self, import_: Import, errno: str, message: str) -> None:
         """The error goes to the guest if the function can answer one; else it ends the guest."""
         if self.outcome is None and import_.fail is not None:
-            self._fiber.fail(errno, message)
+            self._fiber.answer(Failure(errno, message))
         else:
             self.kill(Outcome("trapped", 1, f"{import_.name}: {message}"))
 
@@ -162,7 +164,7 @@ class Guest:
         self._abandon()
         if self._heavy is not None:
             self._heavy.kill()
-        else:
+        elif not self._fiber.serving:        # else `advance` closes it: nobody stands on its stack then
             self._fiber.close()
         self._ended(self)
 
@@ -175,17 +177,6 @@ class Guest:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_suspending: dict[type, bool] = {}
-
-
-def _suspends(answer: Any) -> bool:
-    """Whether `answer` is a Suspension. Asking the protocol is slow; asking once per type is not."""
-    known = _suspending.get(type(answer))
-    if known is None:
-        known = _suspending[type(answer)] = isinstance(answer, Suspension)
-    return known
 
 
 _MEMORY = re.compile("memory|resource limit")

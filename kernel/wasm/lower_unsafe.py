@@ -1,7 +1,9 @@
 """Values lowered from Python into wasmtime's layout.
 
 What has a fixed shape (records, tuples, boxes) is cloned whole from a template by one native call and then filled in
-place. Invariant: a val that can be reached is always well-formed, so that a half-built answer can be discarded.
+place. What is common stands in the template already, so that nothing is left to build: the name of an enum, a list of
+one number. Which of its few templates a value is cloned from, its *key* says.
+Invariant: a val that can be reached is always well-formed, so that a half-built answer can be discarded.
 Compiled once for each type and kept, templates too.
 """
 
@@ -32,6 +34,8 @@ from cadenza.kernel.wasm.memory_unsafe import (
 from cadenza.kernel.wasm.seams import Case
 
 Fill: TypeAlias = Callable[[int, Any], None]            # address of a val, the value
+Blank: TypeAlias = Callable[[int, Any], None]           # address of a val, the key
+Key: TypeAlias = Callable[[Any], Any]                   # of a value; hashable, and one of a few, whatever the value
 
 SMALL: Final = 8                                        # so many numbers are packed one by one: cheaper than numpy
 
@@ -47,40 +51,54 @@ _unit = struct.Struct("<BxxxxxxxBxxxxxxxQ").pack_into   # kind, is_ok, pointer
 
 
 class _Lowering(NamedTuple):
-    """`blank` writes the val's fixed shape (used once, for templates); `fill` completes a val that is blank.
-    A type without a fixed shape is blank as zero bytes."""
+    """`blank` writes what all values of one key have in common (used once, for templates); `fill` completes a val that
+    is blank. A type without a fixed shape is blank as zero bytes."""
 
-    blank: Callable[[int], None]
+    blank: Blank
     fill: Fill
-    fixed: bool
+    fixed: bool = True
+    key: Key | None = None
 
 
 @cache
 def lower_value(type_: wit.Type) -> Fill:
     """Writes a whole val. Raises what struct, numpy or a missing attribute raise; then `discard` what was built."""
-    lowering = _lowering(type_)
-    if not lowering.fixed:
-        return lowering.fill
-    template, fill = _template(lowering.blank), lowering.fill
+    blank, fill, fixed, key = _lowering(type_)
+    if not fixed:
+        return fill
+    templates, key = _Templates(blank), key or _only
 
     def lower(address: int, value: Any) -> None:
-        _clone(template, address)
+        _clone(templates[key(value)], address)
         fill(address, value)
     return lower
 
 
-def _template(build: Callable[[int], None]) -> int:
-    """The address of a val that is never freed."""
-    room = (c_uint8 * VAL)()
-    _templates.append(room)
-    build(addressof(room))
-    return addressof(room)
+class _Templates(dict[Any, int]):
+    """Addresses of vals that are never freed, by their keys; made when first asked for."""
+
+    def __init__(self, blank: Blank) -> None:
+        super().__init__()
+        self._blank = blank
+        self._rooms: list[Any] = []
+
+    def __missing__(self, key: Any) -> int:
+        room = (c_uint8 * VAL)()
+        self._blank(addressof(room), key)
+        self._rooms.append(room)
+        self[key] = addressof(room)
+        return self[key]
 
 
-_templates: Final[list[Any]] = []
+def _only(value: Any) -> None:
+    """The key of what has one template."""
 
 
-def _zero(address: int) -> None:
+def _nothing(address: int, value: Any) -> None:
+    """Completes what its template is all of."""
+
+
+def _zero(address: int, key: Any) -> None:
     MEMORY[address:address + VAL] = bytes(VAL)
 
 
@@ -91,6 +109,10 @@ def _lowering(type_: wit.Type) -> _Lowering:
             return _tuple(elements)
         case wit.Record():
             return _record(type_)
+        case wit.Enum(_, names):
+            return _enum(names)
+        case wit.ListOf(wit.Scalar(name)) if name in NUMPY:
+            return _numbers(name)
         case _:
             return _Lowering(_zero, _fill(type_), False)
 
@@ -101,12 +123,8 @@ def _fill(type_: wit.Type) -> Fill:
             return _fill_string
         case wit.Scalar(name):
             return _fill_scalar(name)
-        case wit.Enum(_, names):
-            return _fill_enum(names)
         case wit.Flags(_, names):
             return _fill_flags(names)
-        case wit.ListOf(wit.Scalar(name)) if name in NUMPY:
-            return _fill_numbers(name)
         case wit.ListOf(element):
             return _fill_list(element)
         case wit.Option(payload):
@@ -141,14 +159,13 @@ def _write_name(address: int, name: str) -> None:
     _bytes_new(address, len(name), name.encode())
 
 
-def _fill_enum(names: tuple[str, ...]) -> Fill:
-    def build(name: str) -> Callable[[int], None]:
-        def write(address: int) -> None:
-            _write_name(address + 8, name)
-            MEMORY[address] = KIND["enum"]
-        return write
-    templates = {name: _template(build(name)) for name in names}
-    return lambda address, value: _clone(templates[value], address)
+def _enum(names: tuple[str, ...]) -> _Lowering:
+    kept = {name: name for name in names}
+
+    def blank(address: int, name: str) -> None:
+        _write_name(address + 8, name)
+        MEMORY[address] = KIND["enum"]
+    return _Lowering(blank, _nothing, key=kept.__getitem__)
 
 
 def _fill_flags(names: tuple[str, ...]) -> Fill:
@@ -163,19 +180,26 @@ def _fill_flags(names: tuple[str, ...]) -> Fill:
     return fill
 
 
-def _fill_numbers(name: str) -> Fill:
+def _numbers(name: str) -> _Lowering:
     kind, dtype = KIND[name], NUMPY[name]
     cell = np.dtype(f"u{dtype.itemsize}")
     cells, first = VAL // cell.itemsize, 8 // cell.itemsize
     layout = struct.Struct(f"<B7x{CODE[name]}{24 - dtype.itemsize}x")
     pack, pack_into = layout.pack, layout.pack_into
 
+    def blank(address: int, one: bool) -> None:
+        _zero(address, one)
+        if one:                              # the token of a step
+            _list_new(address + 8, 1)
+            pack_into(MEMORY, pointer_at(MEMORY, address + 16)[0], kind, 0)
+            MEMORY[address] = _LIST
+
     def fill(address: int, value: Any) -> None:
         count = len(value)
-        if count == 1:                       # the token of a step
-            _list_new(address + 8, 1)
+        if count == 1:
             pack_into(MEMORY, pointer_at(MEMORY, address + 16)[0], kind, value[0])
-        elif count <= SMALL:
+            return
+        if count <= SMALL:
             packed = b"".join([pack(kind, number) for number in value])
             _list_new(address + 8, count)
             data = pointer_at(MEMORY, address + 16)[0]
@@ -187,7 +211,7 @@ def _fill_numbers(name: str) -> Fill:
             table[0::cells] = kind
             table[first::cells] = numbers.view(cell)
         MEMORY[address] = _LIST
-    return fill
+    return _Lowering(blank, fill, key=lambda value: len(value) == 1)
 
 
 def _fill_list(element: wit.Type) -> Fill:
@@ -205,41 +229,48 @@ def _fill_list(element: wit.Type) -> Fill:
 
 
 def _tuple(elements: tuple[wit.Type, ...]) -> _Lowering:
-    parts = [_lowering(element) for element in elements]
-    places = [(part.fill, VAL * n) for n, part in enumerate(parts)]
+    places = [(_lowering(element), VAL * n) for n, element in enumerate(elements)]
 
-    def blank(address: int) -> None:
-        _tuple_new(address + 8, len(parts))
-        for part, (_, place) in zip(parts, places, strict=True):
-            part.blank(pointer_at(MEMORY, address + 16)[0] + place)
-        MEMORY[address] = KIND["tuple"]
-
-    def fill(address: int, value: Sequence[Any]) -> None:
-        data = pointer_at(MEMORY, address + 16)[0]
-        for (write, place), item in zip(places, value, strict=True):
-            write(data + place, item)
-    return _Lowering(blank, fill, True)
+    def begin(address: int) -> None:
+        _tuple_new(address + 8, len(places))
+    return _compound("tuple", places, begin, tuple)
 
 
 def _record(record: wit.Record) -> _Lowering:
-    parts = [(name, _lowering(type_)) for name, type_ in record.fields]
-    places = [(part.fill, ENTRY * n + NAME) for n, (_, part) in enumerate(parts)]
-    get = attrgetter(*[python_name(name) for name, _ in parts])
-    single = len(parts) == 1
+    places = [(_lowering(type_), ENTRY * n + NAME) for n, (_, type_) in enumerate(record.fields)]
+    get = attrgetter(*[python_name(name) for name, _ in record.fields])
+    single = len(places) == 1
 
-    def blank(address: int) -> None:
-        _record_new(address + 8, len(parts))
-        data = pointer_at(MEMORY, address + 16)[0]
-        for n, (name, part) in enumerate(parts):
-            _write_name(data + ENTRY * n, name)
-            part.blank(data + ENTRY * n + NAME)
-        MEMORY[address] = KIND["record"]
+    def begin(address: int) -> None:
+        _record_new(address + 8, len(places))
+        for n, (name, _) in enumerate(record.fields):
+            _write_name(pointer_at(MEMORY, address + 16)[0] + ENTRY * n, name)
+    return _compound("record", places, begin, (lambda value: (get(value),)) if single else get)
+
+
+def _compound(kind: str, parts: Sequence[tuple[_Lowering, int]], begin: Callable[[int], None],
+              get: Callable[[Any], Sequence[Any]]) -> _Lowering:
+    """`parts`: with their places in what `begin` allocates; `get` takes the parts of a value. Its key: those of its
+    parts that have one."""
+    places = [(part.fill, place) for part, place in parts]
+    keyed = [(n, part.key) for n, (part, _) in enumerate(parts) if part.key is not None]
+
+    def blank(address: int, keys: Any) -> None:
+        begin(address)
+        rest = iter(keys or ())
+        for part, place in parts:
+            part.blank(pointer_at(MEMORY, address + 16)[0] + place, next(rest) if part.key is not None else None)
+        MEMORY[address] = KIND[kind]
 
     def fill(address: int, value: Any) -> None:
         data = pointer_at(MEMORY, address + 16)[0]
-        for (write, place), item in zip(places, (get(value),) if single else get(value), strict=True):
+        for (write, place), item in zip(places, get(value), strict=True):
             write(data + place, item)
-    return _Lowering(blank, fill, True)
+
+    def key(value: Any) -> Any:
+        items = get(value)
+        return tuple([of(items[n]) for n, of in keyed])
+    return _Lowering(blank, fill, key=key if keyed else None)
 
 
 def _fill_box(payload: wit.Type | None, write: Callable[[int, int], None], pointer: int) -> Fill:
@@ -248,13 +279,13 @@ def _fill_box(payload: wit.Type | None, write: Callable[[int, int], None], point
         return lambda address, value: write(address, 0)
     lowering = _lowering(payload)
 
-    def build(address: int) -> None:
-        lowering.blank(address)
+    def blank(address: int, key: Any) -> None:
+        lowering.blank(address, key)
         write(address, _box(address))
-    template, fill = _template(build), lowering.fill
+    templates, fill, key = _Templates(blank), lowering.fill, lowering.key or _only
 
     def lower(address: int, value: Any) -> None:
-        _clone(template, address)
+        _clone(templates[key(value)], address)
         fill(pointer_at(MEMORY, address + pointer)[0], value)
     return lower
 

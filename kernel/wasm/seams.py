@@ -19,7 +19,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, TypeVar
 
 
 class Case(NamedTuple):
@@ -29,24 +29,42 @@ class Case(NamedTuple):
     value: Any = None
 
 
-@runtime_checkable
-class Suspension(Protocol):
+class Suspension:
     """What a handler returns in place of an answer when the answer is not there yet."""
+
+    __slots__ = ()
 
     def subscribe(self, wake: Callable[[], None]) -> None:
         """`wake` is called once, on the event loop, when `answer` may be called. Maybe before this returns."""
+        raise NotImplementedError
 
     def answer(self) -> Any:
         """The answer. Raises the CadenzaError that becomes the guest's error. Called once."""
+        raise NotImplementedError
 
     def abandon(self) -> None:
         """The guest is gone; nobody will ask for the answer. Idempotent."""
+        raise NotImplementedError
 
 
 # handler(process, *arguments) -> answer or Suspension. `process` is what was given to `instantiate`.
 Handler = Callable[..., Any]
 # interface name ("inference") -> function name ("take-tokens") -> handler
 Handlers = Mapping[str, Mapping[str, Handler]]
+
+H = TypeVar("H", bound=Handler)
+_quick: Final[set[Handler]] = set()
+
+
+def quick(handler: H) -> H:
+    """Marks a handler that is asked on the guest's own stack, so that an answer that is there costs no switch. It does
+    little and needs little stack; what a guest touches of its own is memory that it keeps."""
+    _quick.add(handler)
+    return handler
+
+
+def is_quick(handler: Handler) -> bool:
+    return getattr(handler, "__func__", handler) in _quick
 
 
 class Advance(enum.Enum):

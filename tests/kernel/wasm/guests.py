@@ -11,7 +11,7 @@ from cadenza.kernel.limits import ProcessLimits
 from cadenza.kernel.wasm import wit
 from cadenza.kernel.wasm.guest import Guest
 from cadenza.kernel.wasm.runtime import CompileLimits, Program, WasmRuntime
-from cadenza.kernel.wasm.seams import Advance, Handler, Outcome
+from cadenza.kernel.wasm.seams import Advance, Handler, Outcome, Suspension
 from cadenza.kvfs.errors import NotFound
 
 from .component_text import WIT, program
@@ -49,7 +49,7 @@ def guest_program(main: str, *functions: str) -> bytes:
     return program(imports, main)
 
 
-class Waiting:
+class Waiting(Suspension):
     """A Suspension that the test resolves."""
 
     def __init__(self) -> None:

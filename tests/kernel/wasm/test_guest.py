@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -13,7 +14,8 @@ import pytest
 
 from cadenza.kernel.limits import SLICE_CALLS, ProcessLimits
 from cadenza.kernel.wasm.fiber_unsafe import living
-from cadenza.kernel.wasm.seams import Advance, ExitGuest, Handler, Outcome
+from cadenza.kernel.wasm.runtime import WasmRuntime
+from cadenza.kernel.wasm.seams import Advance, ExitGuest, Handler, Outcome, quick
 from cadenza.kvfs.errors import Busy, CadenzaError, Denied
 
 from .guests import (
@@ -58,11 +60,32 @@ BLOCKS = guest_program(entry(
     "events wait")
 
 
-def drive(cache: Path, test: Callable[[Any], Coroutine[Any, Any, None]], **handlers: Handler) -> None:
-    async def main() -> None:
-        with runtime(cache, None, **handlers) as wasm:
-            await test(wasm)
-    asyncio.run(main())
+class Host:
+    """Runs guests whose handlers are asked on the event loop's stack, or on the guest's own."""
+
+    def __init__(self, cache: Path, mark: Callable[[Handler], Handler]) -> None:
+        self._cache, self._mark = cache, mark
+
+    def drive(self, test: Callable[[Any], Coroutine[Any, Any, None]], **handlers: Handler) -> None:
+        async def main() -> None:
+            with self._runtime(handlers) as wasm:
+                await test(wasm)
+        asyncio.run(main())
+
+    def outcome(self, wasm: bytes, process: Any = None, limits: ProcessLimits | None = None,
+                **handlers: Handler) -> Outcome:
+        async def main() -> Outcome:
+            with self._runtime(handlers) as made:
+                return await run(made, wasm, process, limits)
+        return asyncio.run(main())
+
+    def _runtime(self, handlers: dict[str, Handler]) -> WasmRuntime:
+        return runtime(self._cache, None, **{name: self._mark(partial(each)) for name, each in handlers.items()})
+
+
+@pytest.fixture(params=[lambda handler: handler, quick], ids=["plain", "quick"])
+def host(request: pytest.FixtureRequest, cache: Path) -> Host:
+    return Host(cache, request.param)
 
 
 def raising(error: BaseException) -> Handler:
@@ -71,56 +94,48 @@ def raising(error: BaseException) -> Handler:
     return handler
 
 
-def outcome(cache: Path, wasm: bytes, process: Any = None, limits: ProcessLimits | None = None,
-            **handlers: Handler) -> Outcome:
-    async def main() -> Outcome:
-        with runtime(cache, None, **handlers) as made:
-            return await run(made, wasm, process, limits)
-    return asyncio.run(main())
-
-
-def test_a_call_is_answered_at_once(cache: Path) -> None:
+def test_a_call_is_answered_at_once(host: Host) -> None:
     said: list[Any] = []
     process = SimpleNamespace(arguments="{\"naïve\": \"\0\"}")
-    ended = outcome(cache, ECHO, process, arguments=lambda p: p.arguments,
+    ended = host.outcome(ECHO, process, arguments=lambda p: p.arguments,
                     log=lambda p, to, text: said.append((p, to, text)))
     assert ended == FINISHED
     assert said == [(process, "error", process.arguments)]
 
 
 @pytest.mark.parametrize("error", [Denied("the reason"), Denied("")])
-def test_an_error_reaches_the_guest(cache: Path, error: CadenzaError) -> None:
-    assert outcome(cache, REFUSED, log=raising(error)) == Outcome("failed", 1, error.message)
+def test_an_error_reaches_the_guest(host: Host, error: CadenzaError) -> None:
+    assert host.outcome(REFUSED, log=raising(error)) == Outcome("failed", 1, error.message)
 
 
-def test_a_failing_handler_is_internal_and_logged(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_handler_is_internal_and_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        ended = outcome(cache, REFUSED, log=raising(ZeroDivisionError("ours")))
+        ended = host.outcome(REFUSED, log=raising(ZeroDivisionError("ours")))
     assert ended == Outcome("failed", 1, "the kernel failed in this call; its log says how")
     assert "the handler of log failed" in caplog.text
     assert "ZeroDivisionError: ours" in caplog.text
 
 
 @pytest.mark.parametrize("handler", [lambda p: "text", raising(ZeroDivisionError("ours"))])
-def test_where_no_error_can_be_answered_the_guest_ends(cache: Path, handler: Handler) -> None:
-    ended = outcome(cache, ASKS_PID, pid=handler)
+def test_where_no_error_can_be_answered_the_guest_ends(host: Host, handler: Handler) -> None:
+    ended = host.outcome(ASKS_PID, pid=handler)
     assert ended == Outcome("trapped", 1, "pid: the kernel failed in this call; its log says how")
-    assert outcome(cache, ASKS_PID, pid=raising(Busy("not now"))) == Outcome("trapped", 1, "pid: not now")
+    assert host.outcome(ASKS_PID, pid=raising(Busy("not now"))) == Outcome("trapped", 1, "pid: not now")
 
 
-def test_a_handler_may_end_its_guest(cache: Path) -> None:
-    assert outcome(cache, ASKS_PID, pid=raising(ExitGuest(Outcome("exited", 5)))) == Outcome("exited", 5)
+def test_a_handler_may_end_its_guest(host: Host) -> None:
+    assert host.outcome(ASKS_PID, pid=raising(ExitGuest(Outcome("exited", 5)))) == Outcome("exited", 5)
 
 
-def test_a_handler_may_kill_its_own_guest(cache: Path) -> None:
+def test_a_handler_may_kill_its_own_guest(host: Host) -> None:
     async def test(wasm: Any) -> None:
         running = Running(wasm, await wasm.load(ASKS_PID), process := SimpleNamespace())
         process.guest = running.guest
         assert await running.task == Outcome("killed", 9)
-    drive(cache, test, pid=lambda p: p.guest.kill(Outcome("killed", 9)) or 5)
+    host.drive(test, pid=lambda p: p.guest.kill(Outcome("killed", 9)) or 5)
 
 
-def test_a_call_is_answered_later(cache: Path) -> None:
+def test_a_call_is_answered_later(host: Host) -> None:
     waits: list[tuple[list[int], Waiting]] = []
 
     def wait(_: Any, handles: Any, until: str, timeout: int | None, intents: list[Any]) -> Waiting:
@@ -141,10 +156,10 @@ def test_a_call_is_answered_later(cache: Path) -> None:
         assert await running.task == FINISHED
         assert running.guest.advance() is Advance.ENDED
         assert [waiting.abandoned for _, waiting in waits] == [0, 0]
-    drive(cache, test, wait=wait)
+    host.drive(test, wait=wait)
 
 
-def test_a_late_error_reaches_the_guest(cache: Path) -> None:
+def test_a_late_error_reaches_the_guest(host: Host) -> None:
     waiting = Waiting()
 
     async def test(wasm: Any) -> None:
@@ -152,10 +167,10 @@ def test_a_late_error_reaches_the_guest(cache: Path) -> None:
         await asyncio.sleep(0)
         waiting.resolve(error=Denied("too late"))
         assert await running.task == Outcome("failed", 1, "too late")
-    drive(cache, test, wait=lambda *_: waiting)
+    host.drive(test, wait=lambda *_: waiting)
 
 
-def test_a_suspension_may_have_its_answer_already(cache: Path) -> None:
+def test_a_suspension_may_have_its_answer_already(host: Host) -> None:
     async def test(wasm: Any) -> None:
         woken: list[None] = []
         with wasm.instantiate(await wasm.load(BLOCKS), None, ProcessLimits(), lambda: woken.append(None)) as guest:
@@ -164,10 +179,10 @@ def test_a_suspension_may_have_its_answer_already(cache: Path) -> None:
             assert woken == []                                 # it never was blocked
     already = Already()
     already.value = []
-    drive(cache, test, wait=lambda *_: already)
+    host.drive(test, wait=lambda *_: already)
 
 
-def test_a_blocked_guest_is_killed(cache: Path) -> None:
+def test_a_blocked_guest_is_killed(host: Host) -> None:
     waiting = Waiting()
 
     async def test(wasm: Any) -> None:
@@ -181,18 +196,18 @@ def test_a_blocked_guest_is_killed(cache: Path) -> None:
         guest.close()
         assert guest.advance() is Advance.ENDED
         assert (guest.outcome, waiting.abandoned) == (Outcome("killed", 9), 1)
-    drive(cache, test, wait=lambda *_: waiting)
+    host.drive(test, wait=lambda *_: waiting)
 
 
-def test_a_guest_that_never_ran_is_closed(cache: Path) -> None:
+def test_a_guest_that_never_ran_is_closed(host: Host) -> None:
     async def test(wasm: Any) -> None:
         with wasm.instantiate(await wasm.load(ECHO), None, ProcessLimits(), print):
             assert living() == 1
         assert (living(), wasm.statistics().guests) == (0, 0)
-    drive(cache, test)
+    host.drive(test)
 
 
-def test_a_thousand_guests_block_and_go_on(cache: Path) -> None:
+def test_a_thousand_guests_block_and_go_on(host: Host) -> None:
     waiting: list[Waiting] = []
 
     def wait(_: Any, *rest: Any) -> Waiting:
@@ -213,10 +228,10 @@ def test_a_thousand_guests_block_and_go_on(cache: Path) -> None:
             await asyncio.sleep(0)
         assert {await one.task for one in running} == {FINISHED}
         assert (living(), wasm.statistics().guests) == (0, 0)
-    drive(cache, test, wait=wait)
+    host.drive(test, wait=wait)
 
 
-def test_a_slice_holds_so_many_calls(cache: Path) -> None:
+def test_a_slice_holds_so_many_calls(host: Host) -> None:
     calls = 0
 
     def pid(_: Any) -> int:
@@ -232,7 +247,7 @@ def test_a_slice_holds_so_many_calls(cache: Path) -> None:
             assert [guest.advance(), calls] == [Advance.READY, SLICE_CALLS]
             assert [guest.advance(), calls] == [Advance.READY, 2 * SLICE_CALLS]
             assert [guest.advance(), calls] == [Advance.ENDED, 2 * SLICE_CALLS + 1]
-    drive(cache, test, pid=pid)
+    host.drive(test, pid=pid)
 
 
 @pytest.mark.parametrize(("body", "reason"), [
@@ -242,35 +257,58 @@ def test_a_slice_holds_so_many_calls(cache: Path) -> None:
     ("(i32.const 0x7ffffff0)", "out of bounds"),               # where the result should lie
     ("(call $deeper (i32.const 0))", "call stack exhausted"),
 ])
-def test_a_trap_ends_the_guest_with_its_reason(cache: Path, body: str, reason: str) -> None:
+def test_a_trap_ends_the_guest_with_its_reason(host: Host, body: str, reason: str) -> None:
     deeper = "(func $deeper (param i32) (result i32) (i32.add (call $deeper (local.get 0)) (i32.const 1)))"
-    ended = outcome(cache, guest_program(f"{deeper} {entry('', body)}"))
+    ended = host.outcome(guest_program(f"{deeper} {entry('', body)}"))
     assert ended.ending == "trapped"
     assert reason in ended.message
     assert "\n" not in ended.message
 
 
-def test_a_trap_names_the_functions_it_happened_in(cache: Path) -> None:
-    ended = outcome(cache, guest_program(f"(func $inner unreachable) {entry('', f'(call $inner) {OK}')}"))
+def test_quick_calls_share_the_slice_with_others(cache: Path) -> None:
+    """A guest that makes only quick calls makes room for others as soon as any; each ends up where it is counted."""
+    asked: list[str] = []
+    loop = f"(loop $again (drop (call $pid)) {BLOCK} (br $again))"
+    wasm = guest_program(entry(PID + WAIT, f"{loop} {OK}"), "process pid", "events wait")
+
+    def pid(_: Any) -> int:
+        asked.append("quick")
+        return 1
+
+    def wait(*_: Any) -> list[int]:
+        asked.append("plain")
+        return []
+
+    async def test() -> None:
+        with runtime(cache, None, pid=quick(pid), wait=wait) as made, \
+                made.instantiate(await made.load(wasm), None, ProcessLimits(), print) as guest:
+            for slices in (1, 2, 3):
+                assert guest.advance() is Advance.READY
+                assert asked == ["quick", "plain"] * (slices * SLICE_CALLS // 2)
+    asyncio.run(test())
+
+
+def test_a_trap_names_the_functions_it_happened_in(host: Host) -> None:
+    ended = host.outcome(guest_program(f"(func $inner unreachable) {entry('', f'(call $inner) {OK}')}"))
     assert "in main!inner" in ended.message
 
 
-def test_a_text_that_is_not_utf8_traps(cache: Path) -> None:
+def test_a_text_that_is_not_utf8_traps(host: Host) -> None:
     wasm = guest_program(entry(
         LOG, "(i32.store8 (i32.const 600) (i32.const 255))"
         f"(call $log (i32.const 0) (i32.const 600) (i32.const 1) (i32.const 2048)) {OK}"), "process log")
-    ended = outcome(cache, wasm, log=lambda *_: None)
+    ended = host.outcome(wasm, log=lambda *_: None)
     assert ended.ending == "trapped"
     assert "utf-8" in ended.message.lower()
 
 
-def test_an_unknown_enum_case_traps(cache: Path) -> None:
+def test_an_unknown_enum_case_traps(host: Host) -> None:
     wasm = guest_program(entry(
         LOG, f"(call $log (i32.const 9) (i32.const 0) (i32.const 0) (i32.const 2048)) {OK}"), "process log")
-    assert outcome(cache, wasm, log=lambda *_: None).ending == "trapped"
+    assert host.outcome(wasm, log=lambda *_: None).ending == "trapped"
 
 
-def test_lifecycles_leave_nothing_behind(cache: Path) -> None:
+def test_lifecycles_leave_nothing_behind(host: Host) -> None:
     """Half of them are killed while they wait."""
     waiting: list[Waiting] = []
 
@@ -288,4 +326,4 @@ def test_lifecycles_leave_nothing_behind(cache: Path) -> None:
                     assert guest.advance() is Advance.ENDED
             assert living() == 0
         assert sum(one.abandoned for one in waiting) == 250
-    drive(cache, test, wait=wait)
+    host.drive(test, wait=wait)

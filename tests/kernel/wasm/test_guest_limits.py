@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import wasmtime
 from cadenza.kernel.limits import HEAVY_SLICES, SLICE_FUEL, ProcessLimits
 from cadenza.kernel.wasm.fiber_unsafe import living
 from cadenza.kernel.wasm.runtime import WasmRuntime
-from cadenza.kernel.wasm.seams import Advance, Outcome
+from cadenza.kernel.wasm.seams import Advance, Handler, Outcome, quick
 
 from .component_text import program, program_text
 from .guests import ABI, BLOCK, LOG, OK, PID, WAIT, Running, Waiting, entry, guest_program, run, runtime
@@ -127,18 +129,19 @@ def test_one_who_spins_ends_at_its_cpu_limit(cache: Path) -> None:
     assert ended == Outcome("cpu-limit", 1, f"used all of its {fuel} instructions (cpu_fuel)")
 
 
-def test_one_who_computes_on_a_worker_thread_still_calls(cache: Path) -> None:
+@pytest.mark.parametrize("mark", [lambda handler: handler, quick], ids=["plain", "quick"])
+def test_one_who_computes_on_a_worker_thread_still_calls(cache: Path, mark: Callable[[Handler], Handler]) -> None:
     seen: list[Any] = []
 
     def pid(process: Any) -> int:
-        seen.append(process)
+        seen.append((process, threading.current_thread()))
         return 1
 
     async def main() -> None:
-        with runtime(cache, pid=pid) as wasm:
+        with runtime(cache, pid=mark(pid)) as wasm:
             assert await run(wasm, COMPUTES, "process") == Outcome("finished")
     asyncio.run(main())
-    assert seen == ["process"]
+    assert seen == [("process", threading.main_thread())]
 
 
 def test_the_runtime_closes_over_guests_that_compute_or_wait(cache: Path) -> None:
