@@ -123,13 +123,14 @@ class Simulation:
                                      vocabulary_size=VOCABULARY), cost)  # fmt: skip
         self.files = FileSystem(PagePool(pages, PAGE_TOKENS))
         self._policy, self._run_ahead = policy, run_ahead
-        self._batching = batching or WorkConserving(STEP_TOKENS, STEP_ROWS)
+        self._batching = batching
         self._pids = 0
 
     async def start(self) -> None:
         costs = await profile(self.link)
         pager = Pager(self.files, Tiers(self.files.pool, self.link.facts.host_pages))
-        self.engine = Engine(self.link, self._batching, pager, memory=self._policy, costs=costs,
+        batching = self._batching or WorkConserving(STEP_TOKENS, STEP_ROWS, costs.beside_decodes)
+        self.engine = Engine(self.link, batching, pager, memory=self._policy, costs=costs,
                              run_ahead=self._run_ahead)  # fmt: skip
         self.inference = Inference(self.engine, self.link.facts)
         self.link.engine = self.engine

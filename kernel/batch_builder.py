@@ -26,7 +26,7 @@ class BatchBuilder:
         self.rows = 0
         self.samples = 0
         self.probes = 0
-        self._copies: list[tuple[int, int]] = []
+        self.copies: list[tuple[int, int]] = []
         self._tokens: list[int] = []
         self._positions: list[int] = []
         self._slots: list[int] = []
@@ -60,7 +60,7 @@ class BatchBuilder:
     ) -> int:
         """A row that appends `tokens` to `file`, which holds them already. Answers the index of its first token."""
         first = len(self._tokens)
-        self._copies.extend(copies)
+        self.copies.extend(copies)
         self._tokens.extend(tokens)
         self._positions.extend(positions)
         self._slots.extend(slots)
@@ -82,7 +82,7 @@ class BatchBuilder:
         """`add_row` of one token that reads its own file alone: what most rows are."""
         first = len(self._tokens)
         if copies:
-            self._copies.extend(copies)
+            self.copies.extend(copies)
         self._tokens.append(token)
         self._positions.append(position)
         self._slots.append(slot)
@@ -150,8 +150,8 @@ class BatchBuilder:
             contiguous=np.array(self._contiguous, np.uint8),
             visible_starts=np.array(self._visible_starts, np.int32),
         )
-        if self._copies:
-            batch.copies = frames[np.array(self._copies, np.int32)]
+        if self.copies:
+            batch.copies = frames[np.array(self.copies, np.int32)]
         if self._visible:
             batch.visible_ranges = np.concatenate(self._visible)
         if self._samples:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LEAST_SATURATION = 64                 # tokens
+
 
 @dataclass(slots=True)
 class Costs:
@@ -19,6 +21,14 @@ class Costs:
     per_token: float = 1e-4
     saturation: int = 256
     page_seconds: float = 2e-4
+
+    @property
+    def beside_decodes(self) -> int:
+        """Tokens of a step in which somebody decodes: those that cost nothing; where there are next to none, on a CPU,
+        those that make it twice as long."""
+        if self.saturation >= LEAST_SATURATION or self.per_token <= 0:
+            return max(1, self.saturation)
+        return max(1, self.saturation + int(self.fixed / self.per_token))
 
     def forward(self, tokens: int) -> float:
         """Seconds of a step of `tokens`."""

@@ -57,6 +57,7 @@ class Engine:
         self.idle: Callable[[], None] = lambda: None        # called whenever the last work has ended
         self._work: dict[Work, None] = {}
         self._admitted: set[Work] = set()                   # in hand
+        self._yielding: Work | None = None                  # makes room for more urgent work, once its rows are back
         self._submitted: deque[tuple[int, list[Row]]] = deque()
         self._arrivals = 0
         self._pump_is_due = False
@@ -110,6 +111,8 @@ class Engine:
         self._work.pop(work, None)
         self.pager.loading.discard(work)
         self._admitted.discard(work)
+        if self._yielding is work:
+            self._yielding = None
         if self._work:
             self._pump_soon()
         else:
@@ -187,20 +190,20 @@ class Engine:
         starved: list[tuple[Work, NoPages]] = []
         breadth, gate_open = PLAIN, True
         for work, count in shares:
+            if work is self._yielding:
+                continue
             if work.breadth is not PLAIN:
                 wider = breadth.plus(work.breadth)
                 if not wider.within(STEP_BREADTH):
                     continue                                # it is first in a step to come
                 breadth = wider
             try:
-                if not work.present:
-                    if not (work.admitted or gate_open):
-                        continue
-                    if not self._bring(work):
-                        continue
-                self._add_rows(work, count, builder, rows)
+                if work.present or ((work.admitted or gate_open) and self._bring(work)):
+                    self._add_rows(work, count, builder, rows)
             except NoPages as error:
-                gate_open = gate_open and work.admitted
+                if gate_open and not work.admitted:
+                    gate_open = False
+                    self._yield_to(work)
                 starved.append((work, error))
             except LimitExceeded as error:
                 work.refuse(error)
@@ -214,7 +217,7 @@ class Engine:
                 return
         samples, probes = builder.samples, builder.probes
         wanted = min(count, work.wanted())
-        if wanted == 0:
+        if wanted == 0 or self.pager.is_copied_too_soon(work.file):
             return
         try:
             work.submit(builder, wanted)
@@ -222,6 +225,8 @@ class Engine:
             if not self.reclaimer.make_room(error.needed):
                 raise
             work.submit(builder, wanted)
+        if builder.copies:
+            self.pager.sources.update(source for source, _ in builder.copies)
         work.turn = work.file.used = builder.step
         work.under_way += 1
         rows.append(Row(work, samples, builder.samples, probes, builder.probes))
@@ -252,15 +257,21 @@ class Engine:
 
     def _admit(self, work: Work) -> None:
         """Raises NoPages if there is no room for it."""
-        free, in_hand = self.pager.pool, len(self._admitted)
-        needed = len(self.pager.absent_pages(work)) + work.growth()
-        if needed + in_hand > free.free and not self.reclaimer.make_room(needed + in_hand, work) and (
-                in_hand or needed > free.free):
-            raise NoPages(f"a pass needs {needed} KV pages, and {free.free} of {free.total} are free: wait, close or "
+        self.pager.part_lost(work)
+        pool, promised = self.pager.pool, sum(1 + self._to_come(other) for other in self._admitted)
+        needed = self._to_come(work)
+        if needed + promised > pool.free and not self.reclaimer.make_room(needed + promised, work) and (
+                promised or needed > pool.free):
+            raise NoPages(f"a pass needs {needed} KV pages, and {pool.free} of {pool.total} are free: wait, close or "
                           "truncate files, or start the daemon with more pages", "pages", needed)
         work.missing = self.pager.lost_tokens(work)
         work.admitted = True
         self._admitted.add(work)
+
+    def _to_come(self, work: Work) -> int:
+        """Pages that it will ask for until its inputs are fed."""
+        absent = 0 if work.present and not work.missing else len(self.pager.absent_pages(work))
+        return absent + (work.growth() if work.prefilling or not work.admitted else 0)
 
     def _relieve(self, starved: list[tuple[Work, NoPages]]) -> None:
         """No chosen work could get pages, and no step is under way that could free some: the last in line that is in
@@ -271,16 +282,32 @@ class Engine:
         first, error = min(starved, key=lambda s: _line(s[0]))
         others = [work for work in self._admitted if work is not first]
         if others:
-            last = max(others, key=_line)
-            self._admitted.discard(last)
-            self.reclaimer.set_aside(last)
-            self.preemptions += 1
-            self._pump_soon()
+            self._preempt(max(others, key=_line))
         elif self._out_of_patience() and not (self.waits.waiting and error.needed <= self.pager.pool.total):
             first.fail(error)
             self._pump_soon()
         else:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self._pump_soon)
+
+    def _yield_to(self, work: Work) -> None:
+        """Priority orders memory as well: the last in line of those less urgent makes room, once its rows are back."""
+        if self._yielding is None:
+            lesser = [other for other in self._admitted if other.priority < work.priority]
+            if lesser:
+                self._yielding = max(lesser, key=_line)
+                self._end_yielding()
+
+    def _end_yielding(self) -> None:
+        if self._yielding is not None and not self._yielding.under_way:
+            self._preempt(self._yielding)
+
+    def _preempt(self, work: Work) -> None:
+        """Only while no row of it is under way."""
+        self._yielding = None
+        self._admitted.discard(work)
+        self.reclaimer.set_aside(work)
+        self.preemptions += 1
+        self._pump_soon()
 
     def _out_of_patience(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -303,6 +330,7 @@ class Engine:
                 row.work.fail(Internal(f"the device could not do this step: {result.error}"))
             else:
                 row.work.accept(result, row)
+        self._end_yielding()
         self._pump_soon()
 
     def _lose(self, reason: str) -> None:

@@ -6,7 +6,7 @@ control, so at most one wait looks at a waitable at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from cadenza.kvfs.errors import Cancelled, LimitExceeded, NotFound
@@ -54,6 +54,9 @@ class HandleTable:
 
     def __len__(self) -> int:
         return len(self._waitables)
+
+    def __iter__(self) -> Iterator[Waitable]:
+        return iter(self._waitables.values())
 
     def ensure_room(self) -> None:
         """Raises LimitExceeded if another handle would be too many: called before work is begun for one."""

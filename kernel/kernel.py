@@ -8,6 +8,7 @@ import logging
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
 
+from cadenza.kernel.activity import Activity, Load, activity_of, load_of
 from cadenza.kernel.channels import Exchange
 from cadenza.kernel.engine import Engine
 from cadenza.kernel.images import Executable, Image, ImageStore
@@ -17,6 +18,8 @@ from cadenza.kernel.limits import (
     ARGUMENTS_BYTES,
     ENDED_PROCESSES,
     IDLE_SECONDS,
+    PRIORITY_LEAST,
+    PRIORITY_MOST,
     PROCESSES,
     PROCESSES_PER_USER,
     TERMINATE_SECONDS,
@@ -92,7 +95,9 @@ class Kernel:
         self, owner: str, image: str, arguments: str, *, detached: bool = True, limits: ProcessLimits | None = None,
         priority: int = 0, parent: Process | None = None,
     ) -> Process:
-        """Starts an image of `owner`; returns at once. Raises NotFound, LimitExceeded, Invalid, Closed."""
+        """Starts an image of `owner`; returns at once. Nobody's priority is above his parent's. Raises NotFound,
+        LimitExceeded, Invalid, Closed."""
+        check_priority(priority, PRIORITY_MOST if parent is None else parent.priority)
         found = self.images.get(owner, image)
         self._ensure_room(owner, parent)
         check_arguments(arguments)
@@ -181,6 +186,11 @@ class Kernel:
         while len(self._ended) > ENDED_PROCESSES:
             self._processes.pop(self._ended.popleft(), None)
 
+    def activity(self, process: Process) -> Activity:
+        """What it does right now. Takes time with its handles and its pages."""
+        now = asyncio.get_running_loop().time()
+        return activity_of(process, self.files.pool, self.engine.pager.tiers, now)
+
     # --- files ---
 
     def sync(self, file: File) -> Sync:
@@ -199,6 +209,10 @@ class Kernel:
         return found
 
     # --- the whole ---
+
+    def load(self) -> Load:
+        """What the machine does right now; tells nothing of anybody's programs."""
+        return load_of(self.engine, asyncio.get_running_loop().time(), self._alive.total(), self.scheduler.ready())
 
     def recount(self) -> None:
         """Raises AssertionError unless every KV page is where the books say."""
@@ -251,6 +265,14 @@ class Kernel:
             await self.storage.close()
         self.engine.link.close()
         self.runtime.close()
+
+
+def check_priority(priority: int, most: int) -> None:
+    """Raises Invalid if it is none at all, LimitExceeded past `most`."""
+    if not PRIORITY_LEAST <= priority <= PRIORITY_MOST:
+        raise Invalid(f"priority {priority} must be from {PRIORITY_LEAST} to {PRIORITY_MOST}; 0 is usual", "priority")
+    if priority > most:
+        raise LimitExceeded(f"priority {priority} is too high: {most} at most may be asked for here", "priority")
 
 
 def check_arguments(arguments: str) -> None:

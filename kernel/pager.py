@@ -49,11 +49,13 @@ class Pager:
         self.load: Callable[[Work, list[int]], None] = _cannot_load     # from disk; calls `pump` when done
         self.spill: Callable[[int], None] = lambda pages: None          # makes room in the host tier, later
         self.recall: Callable[[File], Awaitable[None]] = _cannot_recall # computes what is lost of a file
+        self.sources: set[int] = set()       # pages that this step copies: they stay until it has
         self.kept: set[File] = set()         # nobody computes on them, but their pages stay where they are
         self.loading: set[Work] = set()      # what they read is on its way from disk
         self.swapped_out = 0
         self.swapped_in = 0
         self.discarded = 0
+        self._regained: set[int] = set()     # pages that are computed again in this step
         self._outs: Moves = []
         self._ins: Moves = []
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -69,6 +71,8 @@ class Pager:
         """The moves of the step that is being submitted: out, [·, 2] of (frame, host page); in, the other way round."""
         outs, ins = (np.array(moves, np.int32).reshape(-1, 2) for moves in (self._outs, self._ins))
         self._outs, self._ins = [], []
+        self._regained.clear()
+        self.sources.clear()
         self.next_step += 1
         return outs, ins
 
@@ -118,6 +122,17 @@ class Pager:
         self._ins += zip(hosts, self.pool.enter(pages), strict=True)
         self.swapped_in += len(pages)
 
+    def part_lost(self, work: Work) -> None:
+        """A lost page of which a file has only the beginning, and others have more, is not computed for them: it gets a
+        page of its own in place of it. Raises LimitExceeded."""
+        for file in (work.file, *work.reads):
+            table = file.table
+            if self.tiers.lost and table.count and table.shares_last and table.last_page in self.tiers.lost:
+                self.pool.ensure_quota(1, file.owner)
+                page, = self.pool.reserve(1, file.owner)
+                self.tiers.lost.add(page)
+                file.own_table().replace_last(page)
+
     def lost_run(self, work: Work) -> LostRun | None:
         """The first tokens to be computed again before `work` can go on, if there are any."""
         if self.tiers.lost:
@@ -143,6 +158,11 @@ class Pager:
         self.make_room(len(pages))
         self.pool.enter(pages)
         self.tiers.lost.difference_update(pages)
+        self._regained.update(pages)
+
+    def is_copied_too_soon(self, file: File) -> bool:
+        """Whether appending to `file` would copy a page that is computed only in the same step: copies come before."""
+        return bool(self._regained) and file.table.shares_last and file.table.last_page in self._regained
 
     def _lost_places(self, file: File) -> Int32:
         """Where lost pages stand in a file. Only pages of files without parts are ever lost."""
@@ -162,6 +182,7 @@ class Pager:
         hosts = self.tiers.take_host_pages(len(fresh))
         fresh = fresh[: len(hosts)]
         if fresh:
+            self._close(set(fresh))
             self.copy_out(fresh, hosts)
             for page, host in zip(fresh, hosts, strict=True):
                 self.tiers.put_on_host(page, host, self.next_step)
@@ -185,6 +206,13 @@ class Pager:
         self.tiers.lost.update(lost)
         self.discarded += len(lost)
         return len(pages)
+
+    def _close(self, pages: set[int]) -> None:
+        """Whoever could write to one of `pages` without asking asks first from now on: so copies are never stale. Of
+        files that share their last page one may have room in it."""
+        for file in self.files.living:
+            if file.table.room and file.table.last_page in pages:
+                file.forget_room()
 
     # --- what storage asks ---
 

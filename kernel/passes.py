@@ -211,8 +211,8 @@ class Work(Waitable):
             self.engine.ledger.leave(self.line)
 
     def growth(self) -> int:
-        """How many pages longer its file is when its inputs are in it, or one token more."""
-        return self.file.growth_for(len(self.inputs) - self.fed if self.prefilling else 1)
+        """How many pages it takes to put its inputs into the file, or one token more."""
+        return self.file.pages_for(len(self.inputs) - self.fed if self.prefilling else 1)
 
     def fail(self, error: CadenzaError) -> None:
         """Ends with an error. Idempotent."""

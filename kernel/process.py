@@ -122,6 +122,9 @@ class Process:
         self.payload: Payload = []
         self.place = 0                       # in line, for the device; 0: at the end
         self.waits = waits or Waits()
+        self.tokens = 0                      # sampled for it, and taken
+        self._clock = asyncio.get_running_loop().time
+        self.since = self._clock()           # when it last ran
         self._on_ready = on_ready
         self._on_end = on_end
         self._guest: Guest | None = None
@@ -157,6 +160,7 @@ class Process:
             return Advance.ENDED
         self.state = "running"
         how = self._guest.advance()
+        self.since = self._clock()
         if self._guest is None:              # a call of its own has ended it: by ending its parent, say
             return Advance.ENDED
         if how is Advance.ENDED:

@@ -22,7 +22,6 @@ from cadenza.kvfs.pool import ABSENT
 
 if TYPE_CHECKING:
     from cadenza.kernel.passes import Work
-    from cadenza.kvfs.file import File
 
 Bool = NDArray[np.bool_]
 Int32 = NDArray[np.int32]
@@ -70,15 +69,12 @@ class Reclaimer:
             self._copy_some()
 
     def _copy_some(self) -> None:
-        """As much of what is to be copied as the step hides. A page that is written to afterwards is dirty again: its
-        file asks first."""
+        """As much of what is to be copied as the step hides. A page that is written to afterwards is dirty again."""
         frames, pinned = self._pool.frames, self._pinned()
         while self._to_copy and self._pager.budget > 0:
             idle = self._to_copy[0]
             dirty = [page for page in idle.dirty if not pinned[page] and frames[page] != ABSENT]
             some = dirty[: self._pager.budget]
-            for file in idle.waiting.process.files:
-                file.forget_room()
             copied = self._pager.copy_to_host(some)
             self._pager.budget -= copied
             if copied < len(some):
@@ -108,7 +104,8 @@ class Reclaimer:
         if len(fresh) > self._pager.tiers.free_host_pages:
             work.preempt()
             return
-        self._let_go(self._here(np.array(pages, np.int32), self._pinned()), Way.SWAP, [work.file])
+        here = self._here(np.array(pages, np.int32), self._pinned())
+        self._let_go(here, len(here), Way.SWAP)
 
     # --- who makes room ---
 
@@ -120,7 +117,7 @@ class Reclaimer:
             if wanted <= 0:
                 return
             pages = self._here(np.array(list(dict.fromkeys(file.pages)), np.int32), pinned)
-            self._let_go(pages[-wanted:], Way.SWAP, [file])
+            self._let_go(pages, wanted, Way.SWAP)
 
     def _from_waiting(self, frames: int, pinned: Bool) -> None:
         now = asyncio.get_running_loop().time()
@@ -137,34 +134,32 @@ class Reclaimer:
             wanted = frames - self._pool.free
             if wanted <= 0:
                 return
-            self._let_go(self._here(work.file.table.pages(), pinned)[-wanted:], Way.SWAP, [work.file])
+            self._let_go(self._here(work.file.table.pages(), pinned), wanted, Way.SWAP)
 
     # --- how ---
 
     def _evict(self, victim: Victim) -> None:
-        here = victim.idle.here[len(victim.idle.here) - victim.pages :].tolist()
-        files = list(victim.idle.waiting.process.files)
-        self._let_go(here, victim.way if victim.idle.recomputable else Way.SWAP, files)
+        way = victim.way if victim.idle.recomputable else Way.SWAP
+        self._let_go(victim.idle.here.tolist(), victim.pages, way)
 
-    def _let_go(self, pages: list[int], way: Way, files: list[File]) -> None:
-        """Pages of `files` leave: swapped out, or discarded, if that is wanted or the host has no more room. Those stay
-        for which there is neither room nor a plain prefill that would give them again."""
-        if not pages:
-            return
-        for file in files:
-            file.forget_room()
-        if way is Way.SWAP:
-            self._pager.budget -= self._pager.copy_to_host(pages)
-        if self._pager.leave(pages) < len(pages):
-            needed = self._irreplaceable()
-            frames = self._pool.frames
-            self._pager.discard([page for page in pages if frames[page] != ABSENT and not needed[page]])
+    def _let_go(self, pages: list[int], count: int, way: Way) -> None:
+        """The last `count` of them leave: swapped out, or discarded, if that is wanted or the host has no more room.
+        Those stay for which there is neither room nor a plain prefill that would give them again."""
+        count = min(count, len(pages))
+        if count and way is Way.SWAP:
+            some = pages[-count:]
+            self._pager.budget -= self._pager.copy_to_host(some)
+            count -= self._pager.leave(some)
+        if count:
+            needed, frames = self._irreplaceable(), self._pool.frames
+            can = [page for page in pages if frames[page] != ABSENT and not needed[page]]
+            self._pager.discard(can[-count:])
 
     # --- what is where ---
 
     def _room(self) -> Room:
         pool, pager = self._pool, self._pager
-        promised = sum(1 for _ in self.admitted())
+        promised = sum(1 + (work.growth() if work.prefilling else 0) for work in self.admitted())
         return Room(pool.total, pool.free, promised, pool.page_tokens, self.step_tokens, pager.budget,
                     pager.tiers.free_host_pages, self.costs)
 
@@ -205,6 +200,7 @@ class Reclaimer:
             self._mark(pinned, work)
         for file in self._pager.kept:
             pinned[file.pages] = True
+        pinned[list(self._pager.sources)] = True
         return pinned
 
     def _mark(self, pinned: Bool, work: Work) -> None:
@@ -219,5 +215,5 @@ class Reclaimer:
             if not is_recomputable(file):
                 needed[file.pages] = True
             elif file.table.shares_last:
-                needed[file.table.pages()[-1]] = True
+                needed[file.table.last_page] = True
         return needed

@@ -145,6 +145,11 @@ class Run(Work):
         elif len(self.tokens) - self._taken >= self._deliver_every:
             self.signal()
 
+    @property
+    def taken(self) -> int:
+        """How many of `tokens` the program has taken."""
+        return self._taken
+
     def take(self) -> Progress:
         """What has come since the last take. Raises, once nothing is left to take, what the run failed with."""
         tokens = self.tokens[self._taken:]

@@ -111,6 +111,11 @@ class File:
     def table(self) -> PageTable:
         return self._table
 
+    def own_table(self) -> PageTable:
+        """Its page table, held by no other file from now on."""
+        self._table = self._table.own()
+        return self._table
+
     def segments(self) -> list[Segment]:
         """What a pass reads, in order; an empty tail is left out."""
         table = self._table
@@ -133,11 +138,8 @@ class File:
 
     def absent_pages(self) -> list[int]:
         """Those that a pass would read and that are not on the device; each once."""
-        if not self._pool.absent:
-            return []
-        pages = np.unique(np.concatenate([segment.pages for segment in self.segments()] or [NO_PAGES]))
-        absent: list[int] = pages[self._pool.frames[pages] == ABSENT].tolist()
-        return absent
+        pages = np.unique(np.concatenate([NO_PAGES, *(segment.pages for segment in self.segments())]))
+        return list(pages[self._pool.frames[pages] == ABSENT].tolist())
 
     def shared_pages(self) -> int:
         """How many of its pages other files hold too."""
@@ -197,8 +199,7 @@ class File:
     def adopt(self, pages: list[int], tokens: Int32, positions: Int32) -> None:
         """The contents of an empty file: tokens whose K and V lie in `pages`, of which it takes over a reference."""
         assert not self.closed, f"{self!r} is closed"
-        self._table = self._table.own()
-        self._table.fill(pages, tokens, positions)
+        self.own_table().fill(pages, tokens, positions)
 
     def revive(self, pages: list[int], tokens: Int32, positions: Int32) -> int:
         """Begins an empty file with full pages that hold the first of `tokens`. Answers how many they hold. Raises
@@ -232,8 +233,7 @@ class File:
             return
         self._note_change()
         self.indexed = None
-        self._table = self._table.own()
-        self._table.truncate(max(0, count - self._base))
+        self.own_table().truncate(max(0, count - self._base))
         if count < self._base:
             self._replace_parts(Parts(self._parts.trimmed(0, count)))
         if count <= self._approximate:

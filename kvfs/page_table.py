@@ -140,6 +140,11 @@ class PageTable:
         return Extent.sharing(self._pool, self.pages(), first, self.tokens(first, count), self.positions(first, count))
 
     @property
+    def last_page(self) -> int:
+        """Of at least one."""
+        return self.leaves[-1].pages[-1]
+
+    @property
     def shares_last(self) -> bool:
         """Whether its last page is partly filled, and another file's too."""
         return self.count % self._pool.page_tokens > 0 and self._last_page_is_shared()
@@ -170,6 +175,11 @@ class PageTable:
             self._add_pages(pages)
         self._locate()
         return copies
+
+    def replace_last(self, page: int) -> None:
+        """`page`, whose reference it takes over, in place of a last page that others hold too. Nothing is copied."""
+        assert self.holders == 1, "a shared page table is not written to"
+        self._own_last([page])
 
     def append(self, token: int, position: int) -> int:
         """Appends one token where there is `room`. Answers its slot."""

@@ -22,7 +22,7 @@ from cadenza.kernel.limits import (
     ProcessLimits,
     file_limits,
 )
-from cadenza.kernel.memory.named import DEFAULT, memory_policy
+from cadenza.kernel.memory.named import memory_policy
 from cadenza.kernel.model.directory import resolve_directory
 from cadenza.kernel.pager import Pager
 from cadenza.kernel.profile import profile
@@ -36,7 +36,7 @@ from cadenza.kvfs.store import Store
 from cadenza.kvfs.tiers import Tiers
 from cadenza.sdk.guest.build import BuildError, build
 from cadenza.server.devices import GIBIBYTE, start_device
-from cadenza.server.options import Progress, ServeOptions, default_cache
+from cadenza.server.options import MEMORY_POLICY, Progress, ServeOptions, default_cache
 from cadenza.syscalls.table import WIT, abi, handlers
 
 
@@ -50,7 +50,7 @@ class Assembly:
     step_tokens: int = STEP_TOKENS
     step_rows: int = STEP_ROWS
     run_ahead: int = RUN_AHEAD_STEPS
-    memory_policy: str = DEFAULT
+    memory_policy: str = MEMORY_POLICY
     disk_bytes: int = 0                                          # of KV files, at most; 0: none are kept
     quota_bytes: int = KV_BYTES_PER_USER                         # KV of one user; 0: all that there is
 
@@ -83,7 +83,8 @@ async def assemble(
     progress("profile the device", 0, 0)
     costs = await profile(link)
     progress("profile the device", 1, 1)
-    engine = Engine(link, WorkConserving(assembly.step_tokens, assembly.step_rows), pager, costs=costs,
+    batcher = WorkConserving(assembly.step_tokens, assembly.step_rows, min(costs.beside_decodes, assembly.step_tokens))
+    engine = Engine(link, batcher, pager, costs=costs,
                     memory=memory_policy(assembly.memory_policy), run_ahead=assembly.run_ahead)
     storage = Storage(store, pager, link.host) if store is not None else None
     if storage is not None:

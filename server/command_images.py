@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,10 @@ from cadenza.server.screen import Screen, age, size
 if TYPE_CHECKING:
     from cadenza.sdk.client import Client, Image
 
-RM_HELP = "An image: a digest of 8 digits or more, or a name. A KV file: a path that begins with /, ./, ../ or ~/."
+RM_HELP = ("An image: a digest of 8 digits or more, or a name. A KV file: a path that begins with /, ./, ../ or ~/. A "
+           "process that has ended: its pid, a number of 7 digits at most.")
 PATH_STARTS = ("/", "./", "../", "~/")
+PID = re.compile(r"[0-9]{1,7}")             # a digest has more; an image whose name is a number has a digest
 DIGEST_SHOWN = 12                           # digits; the server takes 8 or more
 
 
@@ -54,16 +57,18 @@ def images(context: typer.Context, server: Server = None, json: Json = False) ->
 
 def rm(
     context: typer.Context,
-    references: Annotated[list[str], typer.Argument(metavar="IMAGE|PATH...", help=RM_HELP)],
+    references: Annotated[list[str], typer.Argument(metavar="IMAGE|PATH|PID...", help=RM_HELP)],
     server: Server = None,
     json: Json = False,
 ) -> None:
-    """Delete images (processes that run them go on), or names of KV files."""
+    """Delete images (processes that run them go on), names of KV files, or what is kept of ended processes."""
 
     async def work(client: Client, screen: Screen) -> None:
         for reference in references:
             if reference.startswith(PATH_STARTS):
                 await client.files.remove(at_home(reference))
+            elif PID.fullmatch(reference):
+                await (await client.process(int(reference))).forget()
             else:
                 await client.delete_image(reference)
             screen.line(f"deleted {reference}", deleted=reference)

@@ -14,6 +14,7 @@ from cadenza.server import (
     command_processes,
     command_run,
     command_serve,
+    command_top,
 )
 from cadenza.server.invocation import Json, Server, TlsCa, invocation
 
@@ -54,6 +55,7 @@ app.command("upload")(command_images.upload)
 app.command("images")(command_images.images)
 app.command("rm")(command_images.rm)
 app.command("ps")(command_processes.ps)
+app.command("top")(command_top.top)
 app.command("logs")(command_processes.logs)
 app.command("attach")(command_processes.attach)
 app.command("kill")(command_processes.kill)

@@ -29,7 +29,7 @@ def ps(
 
     async def work(client: Client, screen: Screen) -> None:
         found = [process for process in await client.processes() if everything or process.exit is None]
-        columns = ("PID", "IMAGE", "STATE", "AGE", "ARGUMENTS")
+        columns = ("PID", "IMAGE", "STATE", "AGE", "PRIO", "ARGUMENTS")
         screen.rows(columns, [_row(process) for process in found], [_value(process) for process in found])
 
     invocation(context, server=server, json=json).call(work)
@@ -94,7 +94,8 @@ def _row(process: Process) -> tuple[str, ...]:
     seconds = (datetime.now(UTC) - known.started_at).total_seconds()
     state = f"{known.exit.ending} ({known.exit.code})" if known.exit else known.state
     image = known.image_name or known.image_digest[:12]
-    return str(known.pid), image, state, age(seconds), shortened(known.arguments, ARGUMENTS_SHOWN)
+    arguments = shortened(known.arguments, ARGUMENTS_SHOWN)
+    return str(known.pid), image, state, age(seconds), str(known.priority), arguments
 
 
 def _value(process: Process) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def run(
     arguments: Annotated[str, typer.Option(metavar="JSON", help="Arguments as an object; options come on top.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the pid and leave it running.")] = False,
     name: Annotated[str, typer.Option(help="What to call the image.")] = "",
+    priority: Annotated[int, typer.Option(help="-10 to 10, or what the operator allows; higher goes first.")] = 0,
     server: Server = None,
     json: Json = False,
 ) -> None:
@@ -46,13 +47,13 @@ def run(
         raise typer.Exit(PROGRAM_FAILURE) from None
 
     async def work(client: Client, screen: Screen) -> int:
-        return await _run(client, screen, Path(file), given, name=name, detach=detach)
+        return await _run(client, screen, Path(file), given, name=name, detach=detach, priority=priority)
 
     raise typer.Exit(invoked.call(work, failure=PROGRAM_FAILURE))
 
 
 async def _run(
-    client: Client, screen: Screen, file: Path, given: dict[str, Any], *, name: str, detach: bool
+    client: Client, screen: Screen, file: Path, given: dict[str, Any], *, name: str, detach: bool, priority: int
 ) -> int:
     with screen.progress() as progress:
 
@@ -61,7 +62,7 @@ async def _run(
                 progress("upload", done, total)
 
         image = await client.upload(file, name=name, reuse=True, progress=report)
-    process = await client.spawn(image, given, bound=not detach)
+    process = await client.spawn(image, given, bound=not detach, priority=priority)
     if detach:
         screen.line(str(process.pid), pid=process.pid, image=image.digest, arguments=json_text.dumps(given))
         return 0

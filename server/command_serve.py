@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cadenza.kernel.memory.named import DEFAULT
+from cadenza.kernel.limits import PRIORITY_LEAST, PRIORITY_MOST
 from cadenza.server.command_keys import KEYS_FILE, reported
 from cadenza.server.invocation import Json, invocation
-from cadenza.server.options import DEFAULT_ADDRESS, ListenOptions, Progress, ServeOptions, default_state
+from cadenza.server.options import DEFAULT_ADDRESS, MEMORY_POLICY, ListenOptions, Progress, ServeOptions, default_state
 from cadenza.server.screen import Screen
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def serve(
     host_gib: Annotated[float, typer.Option(min=0, help="Memory for KV that makes room on the device.")] = 0.25,
     disk_gib: Annotated[float, typer.Option(min=0, help="Disk for synced KV files; 0 keeps none.")] = 8.0,
     quota_gib: Annotated[float | None, typer.Option(min=0, help="KV memory of one user, at most.")] = None,
-    memory_policy: Annotated[str, typer.Option(help="For KV of programs that wait: ours, infercept, swap…")] = DEFAULT,
+    memory_policy: Annotated[str, typer.Option(help="For KV of programs that wait: ours, infercept, swap…")] = MEMORY_POLICY,
     page_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one page.")] = 16,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a device on the CPU.")] = None,
     state: Annotated[Path | None, typer.Option(help="Images and caches [$CADENZA_STATE].")] = None,
@@ -41,6 +41,9 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Metrics, on 127.0.0.1.")] = None,
+    max_priority: Annotated[
+        int, typer.Option(min=PRIORITY_LEAST, max=PRIORITY_MOST, help="The highest that users may give a process.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Start the daemon; it runs until SIGTERM or Ctrl-C."""
@@ -49,7 +52,7 @@ def serve(
         model=model, device=device, dtype=dtype, pages=pages, kv_gib=kv_gib, host_gib=host_gib, disk_gib=disk_gib,
         quota_gib=quota_gib, memory_policy=memory_policy, page_tokens=page_tokens, threads=threads, state=directory,
     )  # fmt: skip
-    listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port)
+    listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port, max_priority)
     invoked = invocation(context, json=json)
     with reported(invoked):
         from cadenza.server.boot import boot
@@ -69,7 +72,8 @@ def run_daemon(boot: Boot, options: ServeOptions, listen: ListenOptions, screen:
 async def _serve(boot: Boot, options: ServeOptions, listen: ListenOptions, screen: Screen) -> None:
     from cadenza.server.address import check_listening
     from cadenza.server.auth import Keys
-    from cadenza.server.daemon import Daemon, stop_signals
+    from cadenza.server.daemon import Daemon
+    from cadenza.server.stop_signals import stop_signals
 
     check_listening(listen)  # before the model is loaded
     Keys(listen.keys)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -48,28 +45,6 @@ CHANNEL_OPTIONS = (
 )
 
 
-@contextmanager
-def stop_signals() -> Iterator[asyncio.Event]:
-    """An event that the first SIGTERM or SIGINT sets. The next one acts as if there were no daemon."""
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-
-    def ask() -> None:
-        asked.set()
-        release()
-
-    def release() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask)
-    try:
-        yield asked
-    finally:
-        release()
-
-
 class Daemon:
     """`async with Daemon(kernel, options):` serves until the block ends, then stops, and the kernel with it."""
 
@@ -80,7 +55,7 @@ class Daemon:
         self._kernel = kernel
         self._metrics = CallMetrics(kernel.statistics)
         self._lifetimes = Lifetimes(kernel, bound_seconds)
-        self._processes = ProcessService(kernel, self._lifetimes, kernel.limits)
+        self._processes = ProcessService(kernel, self._lifetimes, kernel.limits, options.max_priority)
         self._health = health.aio.HealthServicer()
         self._boundary = Boundary(Keys(options.keys), self._metrics)
         self._server: grpc.aio.Server | None = None

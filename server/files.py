@@ -120,8 +120,7 @@ class FileService(FileServiceServicer):
         return pb.UsageResponse(
             files=kernel.files.living.entries(user), files_limit=limits.files_per_user,
             bytes=kernel.files.pool.charged(user) * size, bytes_limit=limits.pages_per_user * size,
-            tiers=[pb.Tier(name=name, pages=pages, used_pages=used, page_bytes=size)
-                   for name, pages, used in kernel.tiers()],
+            tiers=tier_messages(kernel),
         )
 
     def _entry(self, user: str, path: str, entry: Entry) -> pb.File:
@@ -140,6 +139,12 @@ class FileService(FileServiceServicer):
             durable=file.durable, foreign=file.foreign, created_at=timestamp(file.created_ns / 1e9),
             modified_at=timestamp(file.modified_ns / 1e9),
         )
+
+
+def tier_messages(kernel: Kernel) -> list[pb.Tier]:
+    """Where everybody's pages lie."""
+    size = kernel.engine.link.facts.page_bytes
+    return [pb.Tier(name=name, pages=pages, used_pages=used, page_bytes=size) for name, pages, used in kernel.tiers()]
 
 
 async def _ready(sync: Sync) -> None:

@@ -11,6 +11,9 @@ READ_TOKENS = 4096                          # tokens in one piece of a file that
 PAGE_SIZE = 100                             # objects in one answer of `List`, unless asked
 PAGE_SIZE_MOST = 1000
 PAGE_BYTES = 1 << 20                        # of one answer of `List`, but for its last object
+TOP_PROCESSES = 100                         # told of in one answer of `Top`, unless asked
+TOP_PROCESSES_MOST = 1000
+TOP_SLICE_SECONDS = 0.001                   # of making such an answer, before the event loop sees to others
 RPC_MESSAGE_BYTES = 4 << 20                 # one gRPC message, either way; gRPC's own default
 STATUS_CHARACTERS = 1000                    # of an error's message: gRPC refuses statuses above 8 KiB, details and all
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cadenza.kernel.limits import RUN_AHEAD_STEPS, STEP_TOKENS, ProcessLimits
-from cadenza.kernel.memory.named import DEFAULT
 
+MEMORY_POLICY = "ours"
 DEFAULT_ADDRESS = "127.0.0.1:50761"
 
 # progress(what, done, total): `what` names a phase of the boot, such as "load weights"; done == total ends it. A total
@@ -55,7 +55,7 @@ class ServeOptions:
     cache: Path = field(default_factory=default_cache)
     step_tokens: int = STEP_TOKENS          # input tokens of one step
     run_ahead: int = RUN_AHEAD_STEPS        # steps submitted before the first of them has come back
-    memory_policy: str = DEFAULT            # what becomes of the pages of programs that wait
+    memory_policy: str = MEMORY_POLICY      # what becomes of the pages of programs that wait
     limits: ProcessLimits = field(default_factory=ProcessLimits)
 
 
@@ -68,3 +68,4 @@ class ListenOptions:
     tls_cert: Path | None = None            # PEM, both or neither
     tls_key: Path | None = None
     metrics_port: int | None = None         # on loopback; 0: any free one; None: no metrics
+    max_priority: int = 0                   # that users may give their processes

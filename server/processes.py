@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from cadenza.kernel.kernel import check_priority
 from cadenza.kernel.limits import ProcessLimits
 from cadenza.kvfs.errors import Invalid
 from cadenza.sdk.proto.cadenza.v1 import processes_pb2 as pb
 from cadenza.sdk.proto.cadenza.v1.processes_pb2_grpc import ProcessServiceServicer
+from cadenza.server.activity import top_message
 from cadenza.server.boundary import caller
 from cadenza.server.events import exit_message, timestamp
 from cadenza.server.feed import Feed
@@ -27,11 +29,12 @@ SIGNALS = ("terminate", "kill", "interrupt", "user")
 class ProcessService(ProcessServiceServicer):
     """Processes of the caller. See processes.proto."""
 
-    def __init__(self, kernel: Kernel, lifetimes: Lifetimes, limits: ProcessLimits) -> None:
-        """`limits`: what a process gets that asks for nothing, and the most it may ask for."""
+    def __init__(self, kernel: Kernel, lifetimes: Lifetimes, limits: ProcessLimits, max_priority: int) -> None:
+        """`limits`: what a process gets that asks for nothing, and the most it may ask for, as `max_priority` is."""
         self._kernel = kernel
         self._lifetimes = lifetimes
         self._limits = limits
+        self._max_priority = max_priority
         self._requests: Requests[pb.Process] = Requests("spawn")
 
     async def Spawn(self, request: pb.SpawnRequest, context: Any) -> pb.Process:  # noqa: N802
@@ -58,6 +61,10 @@ class ProcessService(ProcessServiceServicer):
         self._kernel.signal(caller.get(), request.pid, request.signal)
         return pb.SignalResponse()
 
+    async def Forget(self, request: pb.ForgetRequest, context: Any) -> pb.ForgetResponse:  # noqa: N802
+        self._kernel.forget(caller.get(), request.pid)
+        return pb.ForgetResponse()
+
     async def Wait(self, request: pb.WaitRequest, context: Any) -> pb.ExitStatus:  # noqa: N802
         return exit_message(await self._process(request.pid).ended())
 
@@ -70,6 +77,9 @@ class ProcessService(ProcessServiceServicer):
                 async for events in feed.batches(follow=True):
                     yield events
 
+    async def Top(self, request: pb.TopRequest, context: Any) -> pb.TopResponse:  # noqa: N802
+        return await top_message(self._kernel, caller.get(), request.processes)
+
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncGenerator[pb.Events, None]:  # noqa: N802
         async with Feed(self._process(request.pid), request.after) as feed:
             async for events in feed.batches(follow=request.follow):
@@ -81,7 +91,9 @@ class ProcessService(ProcessServiceServicer):
     def _spawn(self, user: str, request: pb.SpawnRequest) -> Process:
         arguments = arguments_of(request.arguments)
         limits = limits_of(request.limits, self._limits)
-        process = self._kernel.spawn(user, request.image, arguments, detached=not request.bound, limits=limits)
+        check_priority(request.priority, self._max_priority)
+        process = self._kernel.spawn(user, request.image, arguments, detached=not request.bound, limits=limits,
+                                     priority=request.priority)
         if request.bound:
             self._lifetimes.bind(user, process.pid)
         return process
@@ -99,6 +111,7 @@ def process_message(process: Process) -> pb.Process:
         ended_at=None if process.ended_at is None else timestamp(process.ended_at),
         exit=None if process.exit is None else exit_message(process.exit),
         usage=process.usage(),
+        priority=process.priority,
     )
 
 

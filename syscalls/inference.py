@@ -61,6 +61,7 @@ class InferenceCalls:
 
     def take_pass(self, process: Process, handle: int) -> Completion:
         done = process.handles.get(handle, Pass).take()
+        process.tokens += len(done.tokens)
         return Completion(done.tokens, [answer_probe(p) for p in done.probes], done.computed_tokens, done.reused_tokens)
 
     def decode(self, process: Process, request: Any) -> int:
@@ -77,7 +78,9 @@ class InferenceCalls:
         ))
 
     def take_tokens(self, process: Process, handle: int) -> Progress:
-        return process.handles.get(handle, Run).take()
+        progress = process.handles.get(handle, Run).take()
+        process.tokens += len(progress.tokens)
+        return progress
 
     def stop(self, process: Process, handle: int) -> Any:
         run = process.handles.get(handle, Run)

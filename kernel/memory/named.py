@@ -14,7 +14,6 @@ _ALL: tuple[MemoryPolicy, ...] = (
     Discard(keeps_place=False),
 )  # fmt: skip
 POLICIES = {policy.name: policy for policy in _ALL}
-DEFAULT = Foresight().name
 
 
 def memory_policy(name: str) -> MemoryPolicy:

@@ -1,5 +1,6 @@
 """The client library: `from cadenza.sdk.client import Client`."""
 
+from cadenza.sdk.client.activity import Activity, Load, PageCount, Top
 from cadenza.sdk.client.attachment import Attachment
 from cadenza.sdk.client.client import DEFAULT_TARGET, Client
 from cadenza.sdk.client.errors import (
@@ -13,12 +14,13 @@ from cadenza.sdk.client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from cadenza.sdk.client.files import FileInfo, Usage
+from cadenza.sdk.client.files import FileInfo, Tier, Usage
 from cadenza.sdk.client.process import Process
 from cadenza.sdk.client.records import Event, ExitStatus, Facts, Image, Limits, Lost, Output
 
 __all__ = [
     "DEFAULT_TARGET",
+    "Activity",
     "Attachment",
     "Client",
     "ClientError",
@@ -33,10 +35,14 @@ __all__ = [
     "Invalid",
     "LimitExceeded",
     "Limits",
+    "Load",
     "Lost",
     "NotFound",
     "Output",
+    "PageCount",
     "Process",
+    "Tier",
+    "Top",
     "Unauthenticated",
     "Unavailable",
     "Usage",

@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from cadenza.sdk.client.activity import Top
 from cadenza.sdk.client.connection import Tls, metadata_of, open_channel, repeated
 from cadenza.sdk.client.errors import Invalid, NotFound, translated
 from cadenza.sdk.client.files import Files
@@ -117,15 +118,18 @@ class Client:
         *,
         limits: Limits | None = None,
         bound: bool = False,
+        priority: int = 0,
     ) -> Process:
         """Starts an image (or what names one). `bound`: it is killed when no client has been attached to it for some
-        seconds. Raises NotFound, Invalid, LimitExceeded."""
+        seconds. `priority`: −10 to 10, higher goes first; the operator bounds it. Raises NotFound, Invalid,
+        LimitExceeded."""
         request = processes_pb2.SpawnRequest(
             image=image.digest if isinstance(image, Image) else image,
             arguments=_json(arguments or {}),
             limits=limits.message() if limits else None,
             bound=bound,
             request_id=secrets.token_hex(16),
+            priority=priority,
         )
 
         async def send() -> processes_pb2.Process:
@@ -152,6 +156,13 @@ class Client:
             token = page.next_page_token
             if not token:
                 return processes
+
+    async def top(self, processes: int = 0) -> Top:
+        """What goes on right now, with at most so many of the caller's processes; 0: the server's choice."""
+        request = processes_pb2.TopRequest(processes=processes)
+        with translated():
+            message = await self._processes.Top(request, metadata=self._metadata, timeout=self.timeout)
+        return Top.from_message(message)
 
     # --- the system ---
 

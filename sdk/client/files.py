@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -139,8 +139,12 @@ class Files:
     async def usage(self) -> Usage:
         with translated():
             found = await self._stub.Usage(pb.UsageRequest(), **self._options)
-        tiers = tuple(Tier(t.name, t.pages, t.used_pages, t.page_bytes) for t in found.tiers)
+        tiers = tiers_from_messages(found.tiers)
         return Usage(found.files, found.files_limit, found.bytes, found.bytes_limit, tiers)
+
+
+def tiers_from_messages(messages: Iterable[pb.Tier]) -> tuple[Tier, ...]:
+    return tuple(Tier(t.name, t.pages, t.used_pages, t.page_bytes) for t in messages)
 
 
 def _rights(message: pb.Rights) -> Rights:

@@ -86,6 +86,13 @@ class Process:
         with translated():
             await self._stub.Signal(request, metadata=self._metadata, timeout=self._timeout)
 
+    async def forget(self) -> None:
+        """Drops it, its output and its exit status from the server. Raises Invalid while it lives."""
+        with translated():
+            await self._stub.Forget(
+                pb.ForgetRequest(pid=self.pid), metadata=self._metadata, timeout=self._timeout
+            )
+
     async def kill(self) -> None:
         """Ends it at once, whatever it does."""
         await self.signal("kill")

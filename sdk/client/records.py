@@ -125,6 +125,7 @@ class Snapshot:
     ended_at: datetime | None
     exit: ExitStatus | None
     usage: Mapping[str, int]
+    priority: int
 
     @classmethod
     def from_message(cls, message: processes_pb2.Process) -> Snapshot:
@@ -133,7 +134,7 @@ class Snapshot:
             datetime_of(message.started_at),
             datetime_of(message.ended_at) if message.HasField("ended_at") else None,
             ExitStatus.from_message(message.exit) if message.HasField("exit") else None,
-            dict(message.usage),
+            dict(message.usage), message.priority,
         )  # fmt: skip
 
 

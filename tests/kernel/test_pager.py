@@ -106,6 +106,30 @@ def test_what_finds_no_room_on_the_host_is_computed_again_once(together: bool) -
     in_loop(test)
 
 
+def test_a_lost_page_is_not_computed_by_a_fork_that_has_only_its_beginning() -> None:
+    async def test() -> None:
+        bench = Bench(pages=12, host_pages=0)
+        first = bench.file()
+        bench.forward(first, list(range(100, 112)))
+        await bench.settle()
+        large = bench.file()
+        bench.decode(large, list(range(40)), 3)                   # all but one page of the first are lost
+        await bench.settle()
+        large.truncate(0)
+        fork = first.fork()
+        bench.process.files.add(fork)
+        fork.truncate(10)
+        for file, held, token in ((fork, 10, 8), (first, 12, 7)):
+            run = bench.decode(file, [token], 5)
+            await bench.settle()
+            assert run.take().tokens == unhurried([*range(100, 100 + held), token], 5)
+        assert bench.engine.tokens_recomputed > 8
+        bench.files.recount()
+        bench.pager.recount()
+        bench.check_all_returned()
+    in_loop(test)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_working_set_four_times_the_device(seed: int) -> None:
     """Programs take turns; each must say what it would have said alone."""

@@ -11,7 +11,9 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
+from cadenza.kernel.activity import Activity, Load, PageCount
 from cadenza.kernel.limits import ProcessLimits
 from cadenza.kernel.output import OutputLog
 from cadenza.kvfs.errors import Closed, Full, Invalid, NotFound
@@ -85,7 +87,7 @@ class FakeImages:
         del self.kept[(owner, image.digest)]
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeProcess:
     pid: int
     owner: str
@@ -100,6 +102,9 @@ class FakeProcess:
     output: OutputLog = field(default_factory=lambda: OutputLog(4096))
     signals: list[str] = field(default_factory=list)
     waiting: int = 0
+    since: float = 0.0
+    priority: int = 0
+    handles: tuple[()] = ()
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def usage(self) -> dict[str, int]:
@@ -137,13 +142,17 @@ class FakeKernel:
         self.facts = FakeFacts()
         self.limits = ProcessLimits()
         self.table: dict[int, FakeProcess] = {}
+        self.engine = SimpleNamespace(link=SimpleNamespace(facts=SimpleNamespace(page_bytes=1024)))
+        self.looks = 0
 
     def spawn(
-        self, owner: str, image: str, arguments: str, *, detached: bool = True, limits: ProcessLimits | None = None
+        self, owner: str, image: str, arguments: str, *, detached: bool = True, limits: ProcessLimits | None = None,
+        priority: int = 0,
     ) -> FakeProcess:
         wishes = json.loads(arguments)
         process = FakeProcess(
-            len(self.table) + 1, owner, self.images.get(owner, image), arguments, limits or ProcessLimits(), detached
+            max(self.table, default=0) + 1, owner, self.images.get(owner, image), arguments,
+            limits or ProcessLimits(), detached, priority=priority,
         )
         self.table[process.pid] = process
         for line in wishes.get("say", ()):
@@ -161,11 +170,28 @@ class FakeKernel:
     def processes(self, owner: str) -> list[FakeProcess]:
         return [process for process in self.table.values() if process.owner == owner]
 
+    def forget(self, owner: str, pid: int) -> None:
+        if self.process(owner, pid).exit is None:
+            raise Invalid(f"process {pid} is alive; end it first", "pid")
+        del self.table[pid]
+
     def signal(self, owner: str, pid: int, signal: str) -> None:
         process = self.process(owner, pid)
         process.signals.append(signal)
         if process.exit is None and (signal == "kill" or "stubborn" not in process.arguments):
             process.end(FakeExit("killed", 137, f"signal {signal}"))
+
+    def activity(self, process: FakeProcess) -> Activity:
+        """Ten tokens more at each look."""
+        return Activity("waiting", "search", 1.5, 10 * self.looks, PageCount(device=3, host=2, shared=1))
+
+    def load(self) -> Load:
+        """Two seconds, and as much work in them, later at each look."""
+        self.looks = n = self.looks + 1
+        return Load(2.0 * n, 1.0 * n, 4 * n, 48 * n, 40 * n, 20 * n, 0, 5, 6, 3, 2, 1, len(self.table), 2)
+
+    def tiers(self) -> list[tuple[str, int, int]]:
+        return [("device", 64, 16), ("host", 32, 0)]
 
     def statistics(self) -> dict[str, float]:
         return {"processes": float(len(self.table)), "kv_pages_free": 64.0}

@@ -115,6 +115,18 @@ def test_piped_lines_are_messages(address: str, agent: Path) -> None:
     assert (answer.stdout, answer.returncode) == ("echo hello\necho stop\n", 0)
 
 
+def test_a_priority_is_shown_and_bounded(address: str, agent: Path) -> None:
+    pid = values(cadenza("run", "--detach", "--json", "--priority", "-2", agent, "--hang", address=address))[0]["pid"]
+    row = next(line for line in cadenza("ps", address=address).stdout.splitlines() if line.startswith(f"{pid}\t"))
+    assert row.split("\t")[4] == "-2"
+    assert {p["pid"]: p["priority"] for p in values(cadenza("top", "--once", "--json", address=address))[0][
+        "processes"]}[pid] == -2
+    refused = cadenza("run", "--priority", "1", agent, address=address)
+    assert (refused.returncode, "0 at most" in refused.stderr) == (125, True)
+    assert cadenza("serve", "--max-priority", "11").returncode == 2
+    assert cadenza("kill", pid, address=address).returncode == 0
+
+
 def test_detached_ps_logs_attach_kill(address: str, agent: Path) -> None:
     started = values(cadenza("run", "--detach", "--json", agent, "--hang", "--say", '["hi\\n"]', address=address))[0]
     pid = started["pid"]
@@ -130,6 +142,48 @@ def test_detached_ps_logs_attach_kill(address: str, agent: Path) -> None:
     assert cadenza("kill", second, "--signal", "kill", address=address).stdout == f"kill {second}\n"
     ended = cadenza("attach", second, address=address)
     assert (ended.returncode, ended.stderr) == (137, "cadenza: killed: signal kill\n")
+
+
+def test_top_once(address: str, agent: Path) -> None:
+    pid = values(cadenza("run", "--detach", "--json", agent, "--hang", address=address))[0]["pid"]
+    (frame,) = values(cadenza("top", "--once", "--json", "--interval", "0.1", address=address))
+    assert (frame["device_busy"], frame["tokens_per_second"], frame["rows_per_step"]) == (0.5, 20.0, 5.0)
+    known = {process["pid"]: process for process in frame["processes"]}
+    assert (known[pid]["waiting_for"], known[pid]["tokens_per_second"]) == ("search", 5.0)
+    lines = cadenza("top", "--interval", "0.1", address=address).stdout.splitlines()
+    assert lines[1] == "busy: 50%, 2.0 steps/s of 5.0 rows and 12.0 tokens"
+    assert lines[-1].split("\t")[1:4] == ["agent", "waiting", "search"]
+    assert cadenza("kill", pid, address=address).returncode == 0
+
+
+def test_top_on_a_terminal_goes_on_until_it_is_interrupted(address: str) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cadenza.server.command_line", "top", "--interval", "0.1"]
+    given = environment({"CADENZA_SERVER": address, "TERM": "xterm"})
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=given) as process:
+        os.close(theirs)
+        shown = b"".join(read_until(ours, b"\x1b[H") for _ in range(3)) + read_until(ours, b"50%")
+        process.send_signal(signal.SIGINT)
+        shown += read_until(ours, b"\x1b[?1049l")            # the screen that was there before comes back
+        assert process.wait(SECONDS) == 0
+    os.close(ours)
+    assert b"busy" in shown
+    assert b"WAITS FOR" in shown
+
+
+def test_rm_of_processes_images_and_paths(address: str, agent: Path) -> None:
+    digest = values(cadenza("upload", agent, "--name", "12", "--json", address=address))[0]["digest"]
+    pid, alive = (values(cadenza("run", "--detach", "--json", agent, *more, address=address))[0]["pid"]
+                  for more in ((), ("--hang",)))
+    assert cadenza("rm", pid, address=address).stdout == f"deleted {pid}\n"
+    assert f"no process {pid}" in cadenza("logs", pid, address=address).stderr
+    refused = cadenza("rm", alive, address=address)
+    assert (refused.returncode, refused.stderr) == (1, f"cadenza: process {alive} is alive; end it first\n")
+    assert "no process 9999999" in cadenza("rm", "9999999", address=address).stderr
+    assert "no image '99999999'" in cadenza("rm", "99999999", address=address).stderr
+    assert cadenza("kill", alive, "--signal", "kill", address=address).returncode == 0
+    both = values(cadenza("rm", "--json", alive, digest[:12], address=address))
+    assert both == [{"deleted": str(alive)}, {"deleted": digest[:12]}]
 
 
 def test_interrupt_then_kill(address: str, agent: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
@@ -12,6 +14,7 @@ from grpc_status import rpc_status
 
 from cadenza.kernel.limits import ARGUMENTS_BYTES, MESSAGE_BYTES, ProcessLimits
 from cadenza.sdk.client import (
+    Client,
     DeadlineExceeded,
     Event,
     ExitStatus,
@@ -26,8 +29,9 @@ from cadenza.sdk.client import (
 from cadenza.sdk.client.errors import Closed
 from cadenza.sdk.proto.cadenza.v1 import processes_pb2 as pb
 from cadenza.sdk.proto.cadenza.v1.processes_pb2_grpc import ProcessServiceStub
+from cadenza.server.auth import add_key
 
-from .serving import PROGRAM, Served, run, served
+from .serving import LOOPBACK, PROGRAM, Served, run, served
 
 
 async def spawned(server: Served, *, bound: bool = False, limits: Limits | None = None, **wishes: object) -> Process:
@@ -54,6 +58,32 @@ def test_spawn_wait_get_list() -> None:
             assert [p.pid for p in await server.client.processes()] == [1, second.pid]
             assert second.exit is None
             assert second.snapshot.ended_at is None
+
+    run(test())
+
+
+def test_an_ended_process_is_forgotten_when_its_owner_says_so(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    ann, bob = add_key(keys, "ann"), add_key(keys, "bob")
+
+    async def test() -> None:
+        async with served(replace(LOOPBACK, keys=keys), key=ann) as server:
+            kept, gone = await spawned(server, say=["kept"]), await spawned(server)
+            alive = await spawned(server, hang=True)
+            async with Client(server.daemon.address, key=bob) as other, grpc.aio.insecure_channel(
+                    server.daemon.address) as channel:
+                metadata = (("authorization", f"Bearer {bob}"),)
+                with pytest.raises(grpc.aio.AioRpcError, match="no process"):
+                    await ProcessServiceStub(channel).Forget(pb.ForgetRequest(pid=gone.pid), metadata=metadata)
+                assert await other.processes() == []
+            with pytest.raises(Invalid, match="alive"):
+                await alive.forget()
+            await gone.forget()
+            for again in (gone.forget(), gone.wait(), gone.refresh()):
+                with pytest.raises(NotFound):
+                    await again
+            assert [process.pid for process in await server.client.processes()] == [kept.pid, alive.pid]
+            assert texts([event async for event in kept.logs()]) == ["kept"]
 
     run(test())
 

@@ -9,7 +9,14 @@ import weakref
 import pytest
 
 from cadenza.kernel.handles import Outcome
-from cadenza.kernel.limits import ARGUMENTS_BYTES, QUEUE_MESSAGES, TEXT_BYTES, ProcessLimits
+from cadenza.kernel.limits import (
+    ARGUMENTS_BYTES,
+    PRIORITY_LEAST,
+    PRIORITY_MOST,
+    QUEUE_MESSAGES,
+    TEXT_BYTES,
+    ProcessLimits,
+)
 from cadenza.kernel.process import EXIT_CODES, ExitStatus, Process
 from cadenza.kernel.wasm.seams import ExitGuest
 from cadenza.kvfs.errors import Closed, Full, Invalid, LimitExceeded, NotFound, NotReady
@@ -20,6 +27,20 @@ from .desk import FUNCTIONS, Desk, in_loop
 def child_of(desk: Desk, parent: Process, *, detached: bool = False) -> Process:
     pid = desk.ask(parent, "process.spawn", "program-of-ada", "{}", detached)
     return desk.kernel.process("ada", pid)
+
+
+@in_loop
+async def test_children_have_the_priority_of_their_parent_and_nobody_a_higher_one() -> None:
+    async with Desk() as desk:
+        parent = desk.spawn(priority=-3)
+        assert child_of(desk, parent).priority == -3
+        assert desk.spawn(priority=-4, parent=parent).priority == -4
+        with pytest.raises(LimitExceeded, match="-3 at most"):
+            desk.spawn(priority=-2, parent=parent)
+        for wrong in (PRIORITY_LEAST - 1, PRIORITY_MOST + 1):
+            with pytest.raises(Invalid, match=str(wrong)):
+                desk.spawn(priority=wrong)
+        assert len(parent.children) == 2
 
 
 @in_loop

@@ -57,6 +57,36 @@ def agent(tmp_path: Path) -> Path:
     return path
 
 
+def test_top_tells_what_goes_on(daemon: Daemon, tmp_path: Path) -> None:
+    path = tmp_path / "busy.py"
+    path.write_text("import asyncio, cadenza\nasync def main(args):\n    file = cadenza.File.create()\n"
+                    "    await cadenza.forward(file, [5] * 40)\n    if args.idle:\n        await cadenza.receive()\n"
+                    "    while True:\n        run = cadenza.Run(file, [6], max_tokens=200)\n"
+                    "        while run.finish == 'running':\n            await run.take()\n"
+                    "        file.truncate(40)\n")
+    daemon.cadenza("run", "--detach", str(path), "--idle=true")
+    busy = json.loads(daemon.cadenza("run", "--detach", "--json", str(path), "--idle=false"))["pid"]
+    frame = json.loads(daemon.cadenza("top", "--once", "--json"))
+    while frame["processes"][0]["state"] != "decoding":
+        frame = json.loads(daemon.cadenza("top", "--once", "--json"))
+    assert 0 < frame["device_busy"] <= 1
+    assert frame["steps_per_second"] > 0
+    assert frame["tokens_per_second"] > 0
+    decoding, waiting = frame["processes"]
+    assert (decoding["pid"], decoding["waiting_for"]) == (busy, "tokens")
+    assert decoding["tokens"] > decoding["tokens_per_second"] * frame["seconds"] > 0
+    assert (waiting["state"], waiting["waiting_for"], waiting["tokens_per_second"]) == ("waiting", "message", 0)
+    shared = waiting["pages"].pop("shared")                   # the pages of its prompt that are full
+    assert (sum(waiting["pages"].values()), shared) == (3, 2)
+    tiers = {tier["name"]: tier["used_pages"] for tier in frame["tiers"]}
+    assert tiers["device"] >= decoding["pages"]["device"] > 3
+    assert "decoding" in daemon.cadenza("top")
+    daemon.cadenza("kill", "1", "--signal", "kill")
+    assert "alive" in daemon.cadenza("rm", "2", ended=1)
+    assert daemon.cadenza("rm", "1") == "deleted 1\n"
+    assert "no process 1" in daemon.cadenza("logs", "1", ended=1)
+
+
 def test_a_day_in_the_life(daemon: Daemon, agent: Path) -> None:
     said = daemon.cadenza("run", str(agent), "--question", "Who are you?")
     assert said.strip()

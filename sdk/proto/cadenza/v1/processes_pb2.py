@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from cadenza.sdk.proto.cadenza.v1 import files_pb2 as cadenza_dot_v1_dot_files__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63\x61\x64\x65nza/v1/processes.proto\x12\ncadenza.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x02\n\x06Limits\x12\x19\n\x0cmemory_bytes\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\x08\x63pu_fuel\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x19\n\x0cwall_seconds\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0coutput_bytes\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x15\n\x08kv_pages\x18\x05 \x01(\rH\x04\x88\x01\x01\x12\x18\n\x0b\x64\x65scriptors\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x14\n\x07handles\x18\x07 \x01(\rH\x06\x88\x01\x01\x12\x15\n\x08\x63hildren\x18\x08 \x01(\rH\x07\x88\x01\x01\x42\x0f\n\r_memory_bytesB\x0b\n\t_cpu_fuelB\x0f\n\r_wall_secondsB\x0f\n\r_output_bytesB\x0b\n\t_kv_pagesB\x0e\n\x0c_descriptorsB\n\n\x08_handlesB\x0b\n\t_children\"w\n\x0cSpawnRequest\x12\r\n\x05image\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x01(\t\x12\"\n\x06limits\x18\x03 \x01(\x0b\x32\x12.cadenza.v1.Limits\x12\r\n\x05\x62ound\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\xc3\x02\n\x07Process\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x14\n\x0cimage_digest\x18\x02 \x01(\t\x12\x12\n\nimage_name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x04\x65xit\x18\x08 \x01(\x0b\x32\x16.cadenza.v1.ExitStatus\x12-\n\x05usage\x18\t \x03(\x0b\x32\x1e.cadenza.v1.Process.UsageEntry\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\";\n\nExitStatus\x12\x0e\n\x06\x65nding\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\" \n\x11GetProcessRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\"=\n\x14ListProcessesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x15ListProcessesResponse\x12&\n\tprocesses\x18\x01 \x03(\x0b\x32\x13.cadenza.v1.Process\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\rSignalRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\t\"\x10\n\x0eSignalResponse\"\x1a\n\x0bWaitRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\"r\n\rAttachRequest\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.cadenza.v1.AttachStartH\x00\x12,\n\x07message\x18\x02 \x01(\x0b\x32\x19.cadenza.v1.ClientMessageH\x00\x42\t\n\x07request\")\n\x0b\x41ttachStart\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\"-\n\rClientMessage\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\"9\n\x0bLogsRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"+\n\x06\x45vents\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.cadenza.v1.Event\"\xa8\x01\n\x05\x45vent\x12$\n\x06output\x18\x01 \x01(\x0b\x32\x12.cadenza.v1.OutputH\x00\x12 \n\x04lost\x18\x02 \x01(\x0b\x32\x10.cadenza.v1.LostH\x00\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x13.cadenza.v1.ReceiptH\x00\x12&\n\x04\x65xit\x18\x04 \x01(\x0b\x32\x16.cadenza.v1.ExitStatusH\x00\x42\x07\n\x05\x65vent\"`\n\x06Output\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\"\x16\n\x04Lost\x12\x0e\n\x06\x65vents\x18\x01 \x01(\x04\"9\n\x07Receipt\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x65rrno\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t2\xbe\x03\n\x0eProcessService\x12\x36\n\x05Spawn\x12\x18.cadenza.v1.SpawnRequest\x1a\x13.cadenza.v1.Process\x12\x39\n\x03Get\x12\x1d.cadenza.v1.GetProcessRequest\x1a\x13.cadenza.v1.Process\x12K\n\x04List\x12 .cadenza.v1.ListProcessesRequest\x1a!.cadenza.v1.ListProcessesResponse\x12?\n\x06Signal\x12\x19.cadenza.v1.SignalRequest\x1a\x1a.cadenza.v1.SignalResponse\x12\x37\n\x04Wait\x12\x17.cadenza.v1.WaitRequest\x1a\x16.cadenza.v1.ExitStatus\x12;\n\x06\x41ttach\x12\x19.cadenza.v1.AttachRequest\x1a\x12.cadenza.v1.Events(\x01\x30\x01\x12\x35\n\x04Logs\x12\x17.cadenza.v1.LogsRequest\x1a\x12.cadenza.v1.Events0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63\x61\x64\x65nza/v1/processes.proto\x12\ncadenza.v1\x1a\x16\x63\x61\x64\x65nza/v1/files.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x02\n\x06Limits\x12\x19\n\x0cmemory_bytes\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\x08\x63pu_fuel\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x19\n\x0cwall_seconds\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0coutput_bytes\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x15\n\x08kv_pages\x18\x05 \x01(\rH\x04\x88\x01\x01\x12\x18\n\x0b\x64\x65scriptors\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x14\n\x07handles\x18\x07 \x01(\rH\x06\x88\x01\x01\x12\x15\n\x08\x63hildren\x18\x08 \x01(\rH\x07\x88\x01\x01\x42\x0f\n\r_memory_bytesB\x0b\n\t_cpu_fuelB\x0f\n\r_wall_secondsB\x0f\n\r_output_bytesB\x0b\n\t_kv_pagesB\x0e\n\x0c_descriptorsB\n\n\x08_handlesB\x0b\n\t_children\"\x89\x01\n\x0cSpawnRequest\x12\r\n\x05image\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x01(\t\x12\"\n\x06limits\x18\x03 \x01(\x0b\x32\x12.cadenza.v1.Limits\x12\r\n\x05\x62ound\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\x11\"\xd5\x02\n\x07Process\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x14\n\x0cimage_digest\x18\x02 \x01(\t\x12\x12\n\nimage_name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x04\x65xit\x18\x08 \x01(\x0b\x32\x16.cadenza.v1.ExitStatus\x12-\n\x05usage\x18\t \x03(\x0b\x32\x1e.cadenza.v1.Process.UsageEntry\x12\x10\n\x08priority\x18\n \x01(\x11\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\";\n\nExitStatus\x12\x0e\n\x06\x65nding\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\" \n\x11GetProcessRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\"=\n\x14ListProcessesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x15ListProcessesResponse\x12&\n\tprocesses\x18\x01 \x03(\x0b\x32\x13.cadenza.v1.Process\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\rSignalRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\t\"\x10\n\x0eSignalResponse\"\x1c\n\rForgetRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\"\x10\n\x0e\x46orgetResponse\"\x1a\n\x0bWaitRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\"r\n\rAttachRequest\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.cadenza.v1.AttachStartH\x00\x12,\n\x07message\x18\x02 \x01(\x0b\x32\x19.cadenza.v1.ClientMessageH\x00\x42\t\n\x07request\")\n\x0b\x41ttachStart\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\"-\n\rClientMessage\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\"9\n\x0bLogsRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"+\n\x06\x45vents\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.cadenza.v1.Event\"\xa8\x01\n\x05\x45vent\x12$\n\x06output\x18\x01 \x01(\x0b\x32\x12.cadenza.v1.OutputH\x00\x12 \n\x04lost\x18\x02 \x01(\x0b\x32\x10.cadenza.v1.LostH\x00\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x13.cadenza.v1.ReceiptH\x00\x12&\n\x04\x65xit\x18\x04 \x01(\x0b\x32\x16.cadenza.v1.ExitStatusH\x00\x42\x07\n\x05\x65vent\"`\n\x06Output\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\"\x16\n\x04Lost\x12\x0e\n\x06\x65vents\x18\x01 \x01(\x04\"9\n\x07Receipt\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x65rrno\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x1f\n\nTopRequest\x12\x11\n\tprocesses\x18\x01 \x01(\r\"e\n\x0bTopResponse\x12\x1e\n\x04load\x18\x01 \x01(\x0b\x32\x10.cadenza.v1.Load\x12\'\n\tprocesses\x18\x02 \x03(\x0b\x32\x14.cadenza.v1.Activity\x12\r\n\x05\x61live\x18\x03 \x01(\r\"\xbf\x02\n\x04Load\x12\x0f\n\x07seconds\x18\x01 \x01(\x01\x12\x16\n\x0e\x64\x65vice_seconds\x18\x02 \x01(\x01\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x0e\n\x06tokens\x18\x04 \x01(\x04\x12\x0f\n\x07samples\x18\x05 \x01(\x04\x12\x11\n\x04rows\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0bpreemptions\x18\x07 \x01(\x04\x12\x19\n\x11swapped_out_pages\x18\x08 \x01(\x04\x12\x18\n\x10swapped_in_pages\x18\t \x01(\x04\x12\x0c\n\x04work\x18\n \x01(\r\x12\x17\n\x0fsteps_under_way\x18\x0b \x01(\r\x12\x11\n\tprocesses\x18\x0c \x01(\r\x12\r\n\x05ready\x18\r \x01(\r\x12\x1f\n\x05tiers\x18\x0e \x03(\x0b\x32\x10.cadenza.v1.Tier\x12\x0e\n\x06queued\x18\x0f \x01(\rB\x07\n\x05_rows\"\xbe\x01\n\x08\x41\x63tivity\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x14\n\x0cimage_digest\x18\x02 \x01(\t\x12\x12\n\nimage_name\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x13\n\x0bwaiting_for\x18\x05 \x01(\t\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\x10\n\x08priority\x18\x07 \x01(\x11\x12\x0e\n\x06tokens\x18\x08 \x01(\x04\x12$\n\x05pages\x18\t \x01(\x0b\x32\x15.cadenza.v1.PageCount\"U\n\tPageCount\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\x04\x12\x0c\n\x04host\x18\x02 \x01(\x04\x12\x0c\n\x04\x64isk\x18\x03 \x01(\x04\x12\x0c\n\x04lost\x18\x04 \x01(\x04\x12\x0e\n\x06shared\x18\x05 \x01(\x04\x32\xb7\x04\n\x0eProcessService\x12\x36\n\x05Spawn\x12\x18.cadenza.v1.SpawnRequest\x1a\x13.cadenza.v1.Process\x12\x39\n\x03Get\x12\x1d.cadenza.v1.GetProcessRequest\x1a\x13.cadenza.v1.Process\x12K\n\x04List\x12 .cadenza.v1.ListProcessesRequest\x1a!.cadenza.v1.ListProcessesResponse\x12?\n\x06Signal\x12\x19.cadenza.v1.SignalRequest\x1a\x1a.cadenza.v1.SignalResponse\x12?\n\x06\x46orget\x12\x19.cadenza.v1.ForgetRequest\x1a\x1a.cadenza.v1.ForgetResponse\x12\x37\n\x04Wait\x12\x17.cadenza.v1.WaitRequest\x1a\x16.cadenza.v1.ExitStatus\x12;\n\x06\x41ttach\x12\x19.cadenza.v1.AttachRequest\x1a\x12.cadenza.v1.Events(\x01\x30\x01\x12\x36\n\x03Top\x12\x16.cadenza.v1.TopRequest\x1a\x17.cadenza.v1.TopResponse\x12\x35\n\x04Logs\x12\x17.cadenza.v1.LogsRequest\x1a\x12.cadenza.v1.Events0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,46 +35,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROCESS_USAGEENTRY']._loaded_options = None
   _globals['_PROCESS_USAGEENTRY']._serialized_options = b'8\001'
-  _globals['_LIMITS']._serialized_start=76
-  _globals['_LIMITS']._serialized_end=400
-  _globals['_SPAWNREQUEST']._serialized_start=402
-  _globals['_SPAWNREQUEST']._serialized_end=521
-  _globals['_PROCESS']._serialized_start=524
-  _globals['_PROCESS']._serialized_end=847
-  _globals['_PROCESS_USAGEENTRY']._serialized_start=803
-  _globals['_PROCESS_USAGEENTRY']._serialized_end=847
-  _globals['_EXITSTATUS']._serialized_start=849
-  _globals['_EXITSTATUS']._serialized_end=908
-  _globals['_GETPROCESSREQUEST']._serialized_start=910
-  _globals['_GETPROCESSREQUEST']._serialized_end=942
-  _globals['_LISTPROCESSESREQUEST']._serialized_start=944
-  _globals['_LISTPROCESSESREQUEST']._serialized_end=1005
-  _globals['_LISTPROCESSESRESPONSE']._serialized_start=1007
-  _globals['_LISTPROCESSESRESPONSE']._serialized_end=1095
-  _globals['_SIGNALREQUEST']._serialized_start=1097
-  _globals['_SIGNALREQUEST']._serialized_end=1141
-  _globals['_SIGNALRESPONSE']._serialized_start=1143
-  _globals['_SIGNALRESPONSE']._serialized_end=1159
-  _globals['_WAITREQUEST']._serialized_start=1161
-  _globals['_WAITREQUEST']._serialized_end=1187
-  _globals['_ATTACHREQUEST']._serialized_start=1189
-  _globals['_ATTACHREQUEST']._serialized_end=1303
-  _globals['_ATTACHSTART']._serialized_start=1305
-  _globals['_ATTACHSTART']._serialized_end=1346
-  _globals['_CLIENTMESSAGE']._serialized_start=1348
-  _globals['_CLIENTMESSAGE']._serialized_end=1393
-  _globals['_LOGSREQUEST']._serialized_start=1395
-  _globals['_LOGSREQUEST']._serialized_end=1452
-  _globals['_EVENTS']._serialized_start=1454
-  _globals['_EVENTS']._serialized_end=1497
-  _globals['_EVENT']._serialized_start=1500
-  _globals['_EVENT']._serialized_end=1668
-  _globals['_OUTPUT']._serialized_start=1670
-  _globals['_OUTPUT']._serialized_end=1766
-  _globals['_LOST']._serialized_start=1768
-  _globals['_LOST']._serialized_end=1790
-  _globals['_RECEIPT']._serialized_start=1792
-  _globals['_RECEIPT']._serialized_end=1849
-  _globals['_PROCESSSERVICE']._serialized_start=1852
-  _globals['_PROCESSSERVICE']._serialized_end=2298
+  _globals['_LIMITS']._serialized_start=100
+  _globals['_LIMITS']._serialized_end=424
+  _globals['_SPAWNREQUEST']._serialized_start=427
+  _globals['_SPAWNREQUEST']._serialized_end=564
+  _globals['_PROCESS']._serialized_start=567
+  _globals['_PROCESS']._serialized_end=908
+  _globals['_PROCESS_USAGEENTRY']._serialized_start=864
+  _globals['_PROCESS_USAGEENTRY']._serialized_end=908
+  _globals['_EXITSTATUS']._serialized_start=910
+  _globals['_EXITSTATUS']._serialized_end=969
+  _globals['_GETPROCESSREQUEST']._serialized_start=971
+  _globals['_GETPROCESSREQUEST']._serialized_end=1003
+  _globals['_LISTPROCESSESREQUEST']._serialized_start=1005
+  _globals['_LISTPROCESSESREQUEST']._serialized_end=1066
+  _globals['_LISTPROCESSESRESPONSE']._serialized_start=1068
+  _globals['_LISTPROCESSESRESPONSE']._serialized_end=1156
+  _globals['_SIGNALREQUEST']._serialized_start=1158
+  _globals['_SIGNALREQUEST']._serialized_end=1202
+  _globals['_SIGNALRESPONSE']._serialized_start=1204
+  _globals['_SIGNALRESPONSE']._serialized_end=1220
+  _globals['_FORGETREQUEST']._serialized_start=1222
+  _globals['_FORGETREQUEST']._serialized_end=1250
+  _globals['_FORGETRESPONSE']._serialized_start=1252
+  _globals['_FORGETRESPONSE']._serialized_end=1268
+  _globals['_WAITREQUEST']._serialized_start=1270
+  _globals['_WAITREQUEST']._serialized_end=1296
+  _globals['_ATTACHREQUEST']._serialized_start=1298
+  _globals['_ATTACHREQUEST']._serialized_end=1412
+  _globals['_ATTACHSTART']._serialized_start=1414
+  _globals['_ATTACHSTART']._serialized_end=1455
+  _globals['_CLIENTMESSAGE']._serialized_start=1457
+  _globals['_CLIENTMESSAGE']._serialized_end=1502
+  _globals['_LOGSREQUEST']._serialized_start=1504
+  _globals['_LOGSREQUEST']._serialized_end=1561
+  _globals['_EVENTS']._serialized_start=1563
+  _globals['_EVENTS']._serialized_end=1606
+  _globals['_EVENT']._serialized_start=1609
+  _globals['_EVENT']._serialized_end=1777
+  _globals['_OUTPUT']._serialized_start=1779
+  _globals['_OUTPUT']._serialized_end=1875
+  _globals['_LOST']._serialized_start=1877
+  _globals['_LOST']._serialized_end=1899
+  _globals['_RECEIPT']._serialized_start=1901
+  _globals['_RECEIPT']._serialized_end=1958
+  _globals['_TOPREQUEST']._serialized_start=1960
+  _globals['_TOPREQUEST']._serialized_end=1991
+  _globals['_TOPRESPONSE']._serialized_start=1993
+  _globals['_TOPRESPONSE']._serialized_end=2094
+  _globals['_LOAD']._serialized_start=2097
+  _globals['_LOAD']._serialized_end=2416
+  _globals['_ACTIVITY']._serialized_start=2419
+  _globals['_ACTIVITY']._serialized_end=2609
+  _globals['_PAGECOUNT']._serialized_start=2611
+  _globals['_PAGECOUNT']._serialized_end=2696
+  _globals['_PROCESSSERVICE']._serialized_start=2699
+  _globals['_PROCESSSERVICE']._serialized_end=3266
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 isort:skip_file
 Processes: running images, what they say, and how they end."""
 
+from cadenza.sdk.proto.cadenza.v1 import files_pb2 as _files_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -102,6 +103,7 @@ class SpawnRequest(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     BOUND_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """a digest, a unique prefix of one (8 digits or more), or a name"""
     arguments: _builtins.str
@@ -112,6 +114,10 @@ class SpawnRequest(_message.Message):
     """
     request_id: _builtins.str
     """may be ""; the same id with the same content is done once"""
+    priority: _builtins.int
+    """-10 to 10, but not above what the operator allows, which is 0 unless they say otherwise. Higher goes first. Children
+    have their parent's.
+    """
     @_builtins.property
     def limits(self) -> Global___Limits: ...
     def __init__(
@@ -122,10 +128,11 @@ class SpawnRequest(_message.Message):
         limits: Global___Limits | None = ...,
         bound: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "bound", b"bound", "image", b"image", "limits", b"limits", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "bound", b"bound", "image", b"image", "limits", b"limits", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,12 +171,14 @@ class Process(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     image_digest: _builtins.str
     image_name: _builtins.str
     arguments: _builtins.str
     state: _builtins.str
     """"ready", "running", "waiting", "ended" """
+    priority: _builtins.int
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -192,10 +201,11 @@ class Process(_message.Message):
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         exit: Global___ExitStatus | None = ...,
         usage: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "exit", b"exit", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "ended_at", b"ended_at", "exit", b"exit", "image_digest", b"image_digest", "image_name", b"image_name", "pid", b"pid", "started_at", b"started_at", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "ended_at", b"ended_at", "exit", b"exit", "image_digest", b"image_digest", "image_name", b"image_name", "pid", b"pid", "priority", b"priority", "started_at", b"started_at", "state", b"state", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -333,6 +343,40 @@ class SignalResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignalResponse: _TypeAlias = SignalResponse  # noqa: Y015
+
+@_typing.final
+class ForgetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRequest: _TypeAlias = ForgetRequest  # noqa: Y015
+
+@_typing.final
+class ForgetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015
 
 @_typing.final
 class WaitRequest(_message.Message):
@@ -589,3 +633,215 @@ class Receipt(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class TopRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    processes: _builtins.int
+    """the most to tell of; 0: the server's choice"""
+    def __init__(
+        self,
+        *,
+        processes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["processes", b"processes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopRequest: _TypeAlias = TopRequest  # noqa: Y015
+
+@_typing.final
+class TopResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOAD_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    ALIVE_FIELD_NUMBER: _builtins.int
+    alive: _builtins.int
+    """of the caller's, told of or not"""
+    @_builtins.property
+    def load(self) -> Global___Load: ...
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Activity]:
+        """alive ones, the most active first"""
+
+    def __init__(
+        self,
+        *,
+        load: Global___Load | None = ...,
+        processes: _abc.Iterable[Global___Activity] | None = ...,
+        alive: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "load", b"load", "processes", b"processes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopResponse: _TypeAlias = TopResponse  # noqa: Y015
+
+@_typing.final
+class Load(_message.Message):
+    """Of the whole machine. What is done is counted since the daemon was started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    DEVICE_SECONDS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    PREEMPTIONS_FIELD_NUMBER: _builtins.int
+    SWAPPED_OUT_PAGES_FIELD_NUMBER: _builtins.int
+    SWAPPED_IN_PAGES_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
+    STEPS_UNDER_WAY_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    """when this was so, on a clock of the server's that never goes back"""
+    device_seconds: _builtins.float
+    """in which the device worked"""
+    steps: _builtins.int
+    tokens: _builtins.int
+    """input tokens of the steps"""
+    samples: _builtins.int
+    """tokens that were sampled"""
+    rows: _builtins.int
+    """of the steps"""
+    preemptions: _builtins.int
+    swapped_out_pages: _builtins.int
+    swapped_in_pages: _builtins.int
+    work: _builtins.int
+    """passes and runs that are not done"""
+    steps_under_way: _builtins.int
+    processes: _builtins.int
+    """alive, of everybody"""
+    ready: _builtins.int
+    """of them: they have something to do"""
+    queued: _builtins.int
+    """of `work`: they wait for places in steps for their inputs"""
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[_files_pb2.Tier]: ...
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+        device_seconds: _builtins.float = ...,
+        steps: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        samples: _builtins.int = ...,
+        rows: _builtins.int | None = ...,
+        preemptions: _builtins.int = ...,
+        swapped_out_pages: _builtins.int = ...,
+        swapped_in_pages: _builtins.int = ...,
+        work: _builtins.int = ...,
+        steps_under_way: _builtins.int = ...,
+        processes: _builtins.int = ...,
+        ready: _builtins.int = ...,
+        tiers: _abc.Iterable[_files_pb2.Tier] | None = ...,
+        queued: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rows", b"_rows", "rows", b"rows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rows", b"_rows", "device_seconds", b"device_seconds", "preemptions", b"preemptions", "processes", b"processes", "queued", b"queued", "ready", b"ready", "rows", b"rows", "samples", b"samples", "seconds", b"seconds", "steps", b"steps", "steps_under_way", b"steps_under_way", "swapped_in_pages", b"swapped_in_pages", "swapped_out_pages", b"swapped_out_pages", "tiers", b"tiers", "tokens", b"tokens", "work", b"work"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rows: _TypeAlias = _typing.Literal["rows"]  # noqa: Y015
+    _WhichOneofArgType__rows: _TypeAlias = _typing.Literal["_rows", b"_rows"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows) -> _WhichOneofReturnType__rows | None: ...
+
+Global___Load: _TypeAlias = Load  # noqa: Y015
+
+@_typing.final
+class Activity(_message.Message):
+    """Of one process, right now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    IMAGE_NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    image_digest: _builtins.str
+    image_name: _builtins.str
+    state: _builtins.str
+    """"ready", "running", "waiting"; and for "waiting", if its passes do more: "queued", "prefilling", "decoding" """
+    waiting_for: _builtins.str
+    """what it says, or else what that is; "" if nothing"""
+    seconds: _builtins.float
+    """since it last ran"""
+    priority: _builtins.int
+    tokens: _builtins.int
+    """sampled for it by now"""
+    @_builtins.property
+    def pages(self) -> Global___PageCount: ...
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        image_digest: _builtins.str = ...,
+        image_name: _builtins.str = ...,
+        state: _builtins.str = ...,
+        waiting_for: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        priority: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        pages: Global___PageCount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pages", b"pages"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_digest", b"image_digest", "image_name", b"image_name", "pages", b"pages", "pid", b"pid", "priority", b"priority", "seconds", b"seconds", "state", b"state", "tokens", b"tokens", "waiting_for", b"waiting_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Activity: _TypeAlias = Activity  # noqa: Y015
+
+@_typing.final
+class PageCount(_message.Message):
+    """Pages, each once, by where they lie."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    DISK_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    device: _builtins.int
+    host: _builtins.int
+    """and not on the device"""
+    disk: _builtins.int
+    """and on neither"""
+    lost: _builtins.int
+    """nowhere: they are computed again when they are needed"""
+    shared: _builtins.int
+    """how many of all these others hold too"""
+    def __init__(
+        self,
+        *,
+        device: _builtins.int = ...,
+        host: _builtins.int = ...,
+        disk: _builtins.int = ...,
+        lost: _builtins.int = ...,
+        shared: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "disk", b"disk", "host", b"host", "lost", b"lost", "shared", b"shared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PageCount: _TypeAlias = PageCount  # noqa: Y015

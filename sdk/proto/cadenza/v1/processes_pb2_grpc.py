@@ -54,6 +54,11 @@ class ProcessServiceStub:
                 request_serializer=cadenza_dot_v1_dot_processes__pb2.SignalRequest.SerializeToString,
                 response_deserializer=cadenza_dot_v1_dot_processes__pb2.SignalResponse.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/cadenza.v1.ProcessService/Forget',
+                request_serializer=cadenza_dot_v1_dot_processes__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=cadenza_dot_v1_dot_processes__pb2.ForgetResponse.FromString,
+                _registered_method=True)
         self.Wait = channel.unary_unary(
                 '/cadenza.v1.ProcessService/Wait',
                 request_serializer=cadenza_dot_v1_dot_processes__pb2.WaitRequest.SerializeToString,
@@ -63,6 +68,11 @@ class ProcessServiceStub:
                 '/cadenza.v1.ProcessService/Attach',
                 request_serializer=cadenza_dot_v1_dot_processes__pb2.AttachRequest.SerializeToString,
                 response_deserializer=cadenza_dot_v1_dot_processes__pb2.Events.FromString,
+                _registered_method=True)
+        self.Top = channel.unary_unary(
+                '/cadenza.v1.ProcessService/Top',
+                request_serializer=cadenza_dot_v1_dot_processes__pb2.TopRequest.SerializeToString,
+                response_deserializer=cadenza_dot_v1_dot_processes__pb2.TopResponse.FromString,
                 _registered_method=True)
         self.Logs = channel.unary_stream(
                 '/cadenza.v1.ProcessService/Logs',
@@ -100,6 +110,13 @@ class ProcessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Drops an ended process, its output and its exit status. The daemon does so by itself, after thousands of others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Wait(self, request, context):
         """Answers when the process has ended; bound it with a deadline.
         """
@@ -110,6 +127,14 @@ class ProcessServiceServicer:
     def Attach(self, request_iterator, context):
         """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
         as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Top(self, request, context):
+        """What goes on right now: in the caller's processes, and in the machine as a whole. Ask again to see it change; rates
+        follow from two answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +170,11 @@ def add_ProcessServiceServicer_to_server(servicer, server):
                     request_deserializer=cadenza_dot_v1_dot_processes__pb2.SignalRequest.FromString,
                     response_serializer=cadenza_dot_v1_dot_processes__pb2.SignalResponse.SerializeToString,
             ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=cadenza_dot_v1_dot_processes__pb2.ForgetRequest.FromString,
+                    response_serializer=cadenza_dot_v1_dot_processes__pb2.ForgetResponse.SerializeToString,
+            ),
             'Wait': grpc.unary_unary_rpc_method_handler(
                     servicer.Wait,
                     request_deserializer=cadenza_dot_v1_dot_processes__pb2.WaitRequest.FromString,
@@ -154,6 +184,11 @@ def add_ProcessServiceServicer_to_server(servicer, server):
                     servicer.Attach,
                     request_deserializer=cadenza_dot_v1_dot_processes__pb2.AttachRequest.FromString,
                     response_serializer=cadenza_dot_v1_dot_processes__pb2.Events.SerializeToString,
+            ),
+            'Top': grpc.unary_unary_rpc_method_handler(
+                    servicer.Top,
+                    request_deserializer=cadenza_dot_v1_dot_processes__pb2.TopRequest.FromString,
+                    response_serializer=cadenza_dot_v1_dot_processes__pb2.TopResponse.SerializeToString,
             ),
             'Logs': grpc.unary_stream_rpc_method_handler(
                     servicer.Logs,
@@ -280,6 +315,33 @@ class ProcessService:
             _registered_method=True)
 
     @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cadenza.v1.ProcessService/Forget',
+            cadenza_dot_v1_dot_processes__pb2.ForgetRequest.SerializeToString,
+            cadenza_dot_v1_dot_processes__pb2.ForgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Wait(request,
             target,
             options=(),
@@ -323,6 +385,33 @@ class ProcessService:
             '/cadenza.v1.ProcessService/Attach',
             cadenza_dot_v1_dot_processes__pb2.AttachRequest.SerializeToString,
             cadenza_dot_v1_dot_processes__pb2.Events.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Top(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cadenza.v1.ProcessService/Top',
+            cadenza_dot_v1_dot_processes__pb2.TopRequest.SerializeToString,
+            cadenza_dot_v1_dot_processes__pb2.TopResponse.FromString,
             options,
             channel_credentials,
             insecure,

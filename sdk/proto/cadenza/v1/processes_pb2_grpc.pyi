@@ -37,11 +37,17 @@ class ProcessServiceStub:
     List: _grpc.UnaryUnaryMultiCallable[_processes_pb2.ListProcessesRequest, _processes_pb2.ListProcessesResponse]
     """By pid."""
     Signal: _grpc.UnaryUnaryMultiCallable[_processes_pb2.SignalRequest, _processes_pb2.SignalResponse]
+    Forget: _grpc.UnaryUnaryMultiCallable[_processes_pb2.ForgetRequest, _processes_pb2.ForgetResponse]
+    """Drops an ended process, its output and its exit status. The daemon does so by itself, after thousands of others."""
     Wait: _grpc.UnaryUnaryMultiCallable[_processes_pb2.WaitRequest, _processes_pb2.ExitStatus]
     """Answers when the process has ended; bound it with a deadline."""
     Attach: _grpc.StreamStreamMultiCallable[_processes_pb2.AttachRequest, _processes_pb2.Events]
     """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
     as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
+    """
+    Top: _grpc.UnaryUnaryMultiCallable[_processes_pb2.TopRequest, _processes_pb2.TopResponse]
+    """What goes on right now: in the caller's processes, and in the machine as a whole. Ask again to see it change; rates
+    follow from two answers.
     """
     Logs: _grpc.UnaryStreamMultiCallable[_processes_pb2.LogsRequest, _processes_pb2.Events]
     """What is kept of the output; with `follow`, also what comes, up to `exit`."""
@@ -55,11 +61,17 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     List: _aio.UnaryUnaryMultiCallable[_processes_pb2.ListProcessesRequest, _processes_pb2.ListProcessesResponse]  # type: ignore[assignment]
     """By pid."""
     Signal: _aio.UnaryUnaryMultiCallable[_processes_pb2.SignalRequest, _processes_pb2.SignalResponse]  # type: ignore[assignment]
+    Forget: _aio.UnaryUnaryMultiCallable[_processes_pb2.ForgetRequest, _processes_pb2.ForgetResponse]  # type: ignore[assignment]
+    """Drops an ended process, its output and its exit status. The daemon does so by itself, after thousands of others."""
     Wait: _aio.UnaryUnaryMultiCallable[_processes_pb2.WaitRequest, _processes_pb2.ExitStatus]  # type: ignore[assignment]
     """Answers when the process has ended; bound it with a deadline."""
     Attach: _aio.StreamStreamMultiCallable[_processes_pb2.AttachRequest, _processes_pb2.Events]  # type: ignore[assignment]
     """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
     as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
+    """
+    Top: _aio.UnaryUnaryMultiCallable[_processes_pb2.TopRequest, _processes_pb2.TopResponse]  # type: ignore[assignment]
+    """What goes on right now: in the caller's processes, and in the machine as a whole. Ask again to see it change; rates
+    follow from two answers.
     """
     Logs: _aio.UnaryStreamMultiCallable[_processes_pb2.LogsRequest, _processes_pb2.Events]  # type: ignore[assignment]
     """What is kept of the output; with `follow`, also what comes, up to `exit`."""
@@ -96,6 +108,14 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_processes_pb2.SignalResponse, _abc.Awaitable[_processes_pb2.SignalResponse]]: ...
 
     @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _processes_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_processes_pb2.ForgetResponse, _abc.Awaitable[_processes_pb2.ForgetResponse]]:
+        """Drops an ended process, its output and its exit status. The daemon does so by itself, after thousands of others."""
+
+    @_abc_1.abstractmethod
     def Wait(
         self,
         request: _processes_pb2.WaitRequest,
@@ -111,6 +131,16 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_processes_pb2.Events], _abc.AsyncIterator[_processes_pb2.Events]]:
         """The first request is a `start`, those after it are messages. The events end with `exit`. One may hold as much text
         as a process may say at once, 16 MiB: set the most that your channel receives to more than that.
+        """
+
+    @_abc_1.abstractmethod
+    def Top(
+        self,
+        request: _processes_pb2.TopRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_processes_pb2.TopResponse, _abc.Awaitable[_processes_pb2.TopResponse]]:
+        """What goes on right now: in the caller's processes, and in the machine as a whole. Ask again to see it change; rates
+        follow from two answers.
         """
 
     @_abc_1.abstractmethod
