@@ -14,7 +14,7 @@ import json
 import random
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ import numpy as np
 
 from benchmarks.harness import Figures
 from benchmarks.simulation import VOCABULARY, Simulation
+from cadenza.kernel.batcher import WorkConserving
+from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS
 from cadenza.kernel.memory.foresight import Foresight
 from cadenza.kernel.memory.named import POLICIES
 from cadenza.kernel.virtual_clock import simulate
@@ -61,6 +63,7 @@ class Job:
     forks: int = 1
     shares: bool = True
     hints: bool = False
+    whole: bool = False                    # prompts go into steps whole, as far as STEP_TOKENS goes, decodes or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,8 @@ async def _family(simulation: Simulation, request: Request, job: Job, seed: int)
 
 async def _replay(job: Job, requests: list[Request]) -> Figures:
     policy = POLICIES[job.policy] if job.shares else Foresight(name="ours-unaware", shares=False)
-    simulation = Simulation(policy, kv_tokens=job.kv_tokens, host_tokens=HOST_TOKENS)
+    batching = WorkConserving(STEP_TOKENS, STEP_ROWS, STEP_TOKENS) if job.whole else None
+    simulation = Simulation(policy, kv_tokens=job.kv_tokens, host_tokens=HOST_TOKENS, batching=batching)
     await simulation.start()
     chosen = random.Random(job.seed)
     order = chosen.sample(requests, len(requests))
@@ -173,7 +177,8 @@ async def _replay(job: Job, requests: list[Request]) -> Figures:
     outcomes = await asyncio.gather(*running)
     simulation.files.recount()
     simulation.engine.pager.recount()
-    return _figures(job, policy.name, outcomes, simulation)
+    name = policy.name + "-whole" * job.whole + "-hints" * job.hints
+    return _figures(job, name, outcomes, simulation)
 
 
 def _figures(job: Job, name: str, outcomes: list[Outcome], simulation: Simulation) -> Figures:
@@ -211,25 +216,25 @@ COLUMNS = (("policy", "16"), ("rate", "5.2f"), ("kv_tokens", "9"), ("p50", "8.4f
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run. Rates in requests per second; `paper` is the load at which waste is told."""
+    """What is run. Rates in requests per second: of the table, and, higher ones, to find what is sustained. `idle`: of
+    a machine that has nothing to do; `paper`: the load at which waste is told."""
 
     rooms: tuple[int, ...]
     rates: tuple[float, ...]
     policies: tuple[str, ...]
     idle: float
+    climb: tuple[float, ...]
     paper: float
-    most: float
-    bisections: int
     requests: int
 
 
-FULL = Plan((50_000, 120_000), (1.0, 2.0, 3.0, 4.0), tuple(POLICIES), 0.5, 3.0, 32.0, 5, 1_000_000)
-QUICK = Plan((12_500,), (0.75,), (OURS, ORACLE, ESTIMATOR), 0.1, 0.75, 8.0, 2, 66)
+FULL = Plan((50_000, 120_000), (1.0, 2.0, 3.0, 4.0), tuple(POLICIES), 0.25,
+            (4.0, 4.75, 5.5, 6.5, 8.0, 9.5, 11.0, 13.0, 16.0), 3.0, 1_000_000)  # fmt: skip
+QUICK = Plan((6_000,), (), (), 0.05, (0.5, 1.0, 2.0), 0.5, 33)
 
 
 def line(figures: Figures) -> str:
-    cells = [format(figures[key], ("<" if key == "policy" else ">") + spec) for key, spec in COLUMNS]
-    return "  ".join(cells)
+    return "  ".join(format(figures[key], ("<" if key == "policy" else ">") + spec) for key, spec in COLUMNS)
 
 
 def header() -> str:
@@ -237,47 +242,35 @@ def header() -> str:
     return "  ".join(key[:width].rjust(width) for (key, _), width in zip(COLUMNS, widths, strict=True))
 
 
-def sustained(run: Runner, job: Job, plan: Plan) -> tuple[float, Figures, float]:
-    """The highest rate at which the median of `job`'s policy is under twice that of an idle machine; its figures, and
-    the idle median."""
-    idle = run([replace(job, rate=plan.idle)])[0]["p50"]
-    low, best, high = plan.idle, None, plan.idle
-    while high < plan.most:
-        high *= 2
-        found = run([replace(job, rate=high)])[0]
-        if found["p50"] >= 2 * idle:
-            break
-        low, best = high, found
-    for _ in range(plan.bisections):
-        middle = (low + high) / 2
-        found = run([replace(job, rate=middle)])[0]
-        if found["p50"] < 2 * idle:
-            low, best = middle, found
-        else:
-            high = middle
-    return low, best or run([replace(job, rate=low)])[0], idle
-
-
 def measure(run: Runner, plan: Plan) -> Figures:
+    """`load_ratio`, `latency_ratio`: ours over discarding as serving systems do it (whole prompts, to the end of the
+    line); `…_chunked`: over the same with our batcher, which hides recomputing beside decodes."""
     room = plan.rooms[0]
     job = partial(Job, requests=plan.requests)
-    table = run(job(policy, rate, kv) for kv in plan.rooms for rate in plan.rates for policy in plan.policies)
-    tail_rate, tail, _ = sustained(run, job(TAIL, 0.0, room), plan)
-    ours_rate, _, _ = sustained(run, job(OURS, 0.0, room), plan)
-    loaded = [tail_rate, tail_rate * 1.5, tail_rate * 2]
-    rivals = run(job(policy, rate, room) for rate in loaded for policy in (OURS, ORACLE, ESTIMATOR))
-    p90 = {(row["policy"], row["rate"]): row["p90"] for row in rivals}
-    beside = next(row for row in rivals if row["policy"] == OURS and row["rate"] == tail_rate)
-    paper = run([job(OURS, plan.paper, room)])[0]
-    shared = run(job(OURS, tail_rate / 4, room, forks=4, shares=shares) for shares in (True, False))
+    run(job(policy, rate, kv) for kv in plan.rooms for rate in plan.rates for policy in plan.policies)
+    rivals: dict[str, dict[float, Figures]] = {"ours": {}, "chunked": {}, "whole": {}}
+    climb = [(name, rate) for rate in (plan.idle, *plan.climb) for name in rivals]
+    found = run(job(OURS if name == "ours" else TAIL, rate, room, whole=name == "whole") for name, rate in climb)
+    for (name, rate), figures in zip(climb, found, strict=True):
+        rivals[name][rate] = figures
+    best = {name: max(rate for rate in rows if rows[rate]["p50"] <= 2 * rows[plan.idle]["p50"])
+            for name, rows in rivals.items()}
+    loaded = [best["whole"], best["chunked"], best["ours"]]
+    waste = run(job(policy, rate, room) for rate in sorted(set(loaded)) for policy in (ORACLE, ESTIMATOR))
+    p90 = {(row["policy"], row["rate"]): row["p90"] / rivals["ours"][row["rate"]]["p90"] for row in waste}
+    paper = run([job(OURS, plan.paper, room), job(OURS, plan.paper, room, hints=True)])
+    shared = run(job(OURS, best["whole"] / 4, room, forks=4, shares=shares) for shares in (True, False))
+    ratio = {name: rivals[name][best[name]]["p50"] / rivals["ours"][best[name]]["p50"] for name in rivals}
     return {
-        "load_ratio": ours_rate / tail_rate, "latency_ratio": tail["p50"] / beside["p50"],
-        "waste_percent": paper["waste"], "idle_percent": paper["idle"],
-        "oracle_over_ours_p90": min(p90[ORACLE, rate] / p90[OURS, rate] for rate in loaded),
-        "estimator_over_ours_p90": min(p90[ESTIMATOR, rate] / p90[OURS, rate] for rate in loaded),
+        "load_ratio": best["ours"] / best["whole"], "latency_ratio": ratio["whole"],
+        "load_ratio_chunked": best["ours"] / best["chunked"], "latency_ratio_chunked": ratio["chunked"],
+        "waste_percent": paper[0]["waste"], "idle_percent": paper[0]["idle"],
+        "oracle_over_ours_p90": min(p90[ORACLE, rate] for rate in loaded),
+        "estimator_over_ours_p90": min(p90[ESTIMATOR, rate] for rate in loaded),
+        "hints_over_none_p90": paper[1]["p90"] / paper[0]["p90"],
         "unaware_over_ours_p90": shared[1]["p90"] / shared[0]["p90"],
         "unaware_over_ours_swapped": shared[1]["swapped"] / max(1, shared[0]["swapped"]),
-        "tail_discard_rate": tail_rate, "ours_rate": ours_rate, "runs": len(table) + len(rivals),
+        **{f"{name}_rate": best[name] for name in rivals},
     }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def serve(
     host_gib: Annotated[float, typer.Option(min=0, help="Memory for KV that makes room on the device.")] = 0.25,
     disk_gib: Annotated[float, typer.Option(min=0, help="Disk for synced KV files; 0 keeps none.")] = 8.0,
     quota_gib: Annotated[float | None, typer.Option(min=0, help="KV memory of one user, at most.")] = None,
-    memory_policy: Annotated[str, typer.Option(help="For KV of programs that wait: ours, infercept, swap…")] = MEMORY_POLICY,
+    memory_policy: Annotated[str, typer.Option(help="For KV of who waits: ours, infercept, swap…")] = MEMORY_POLICY,
     page_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one page.")] = 16,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a device on the CPU.")] = None,
     state: Annotated[Path | None, typer.Option(help="Images and caches [$CADENZA_STATE].")] = None,

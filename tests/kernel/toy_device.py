@@ -19,6 +19,13 @@ def next_token(seen: Sequence[int], draw: int = 0) -> int:
     return int.from_bytes(digest, "little") % VOCABULARY
 
 
+def allowed_from(token: int, allowed: np.ndarray) -> int:
+    """The token itself, or the next after it that the mask allows."""
+    while not allowed[token]:
+        token = (token + 1) % VOCABULARY
+    return token
+
+
 class ToyDevice:
     """The image of a page is its tokens, 8 bytes each. A hidden token is not seen; a shift is."""
 
@@ -46,6 +53,8 @@ class ToyDevice:
         for n, token in enumerate(batch.sample_tokens.tolist()):
             seen = self.seen(batch, token)
             drawn = next_token(seen, int(batch.draws[n]) if batch.temperature[n] > 0 else 0)
+            if batch.sample_masks[n] >= 0:
+                drawn = allowed_from(drawn, np.unpackbits(batch.masks[batch.sample_masks[n]], bitorder="little"))
             sampled.append(drawn)
         for lane, token in zip(batch.sample_lanes.tolist(), sampled, strict=True):
             if lane >= 0:
