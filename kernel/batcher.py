@@ -47,9 +47,9 @@ class WorkConserving:
     of the room goes to it, and none the decodes: a step in which somebody decodes has `beside_decodes` tokens, or if
     the decodes are many, a quarter more than they are. Set that to what a step has room for without taking longer.
 
-    While a step is under way that nobody could go on from, the device is not kept waiting by waiting for it: so a small
-    step is formed when it is over, with all who have come by then. Programs that ask for token after token stay together
-    like this; else they would split into as many groups as steps can be submitted."""
+    While a step is under way, a small one of others is not formed until it is over, with all who have come by then: the
+    device is busy meanwhile. So programs that ask for one token after another stay together; else they would fall apart
+    into as many groups as steps are submitted ahead."""
 
     step_tokens: int
     step_rows: int
@@ -79,6 +79,7 @@ class WorkConserving:
         return None
 
     def _may_wait(self, shares: list[Share]) -> bool:
+        """Nobody goes on from the step under way, and few would be kept waiting."""
         if any(work.under_way for work, _ in shares):
             return False
         return len(shares) <= self.step_rows // 2 and sum(count for _, count in shares) < self.beside_decodes
