@@ -13,6 +13,7 @@ import random
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from benchmarks.batch_policies import CountOnly, Eager, TimeOnly
 from benchmarks.harness import Figures, run
 from benchmarks.simulation import NONE, SIX_B, VOCABULARY, Simulation, ready
 from cadenza.kernel.batcher import BatchPolicy, WorkConserving
+from cadenza.kernel.device.batch import Int32
 from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS
 from cadenza.kernel.memory.foresight import Foresight
 from cadenza.kernel.passes import Sampler
@@ -59,7 +61,7 @@ class Told:
 
     def add(self, came: float, times: list[float]) -> None:
         self.firsts.append(times[0] - came)
-        self.betweens += [b - a for a, b in zip(times, times[1:], strict=False)]
+        self.betweens += [after - before for before, after in pairwise(times)]
         self.wholes.append(times[-1] - came)
         self.tokens += len(times)
         self.ended_at = max(self.ended_at, times[-1])
@@ -69,13 +71,14 @@ def percentile(values: list[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-def prompt(chosen: random.Random, count: int) -> np.ndarray:  # type: ignore[type-arg]
+def prompt(chosen: random.Random, count: int) -> Int32:
     return np.array([chosen.randrange(VOCABULARY) for _ in range(count)], np.int32)
 
 
-async def decode(bench: Simulation, process: Process, tokens: np.ndarray, count: int) -> list[float]:  # type: ignore[type-arg]
+async def decode(bench: Simulation, process: Process, tokens: Int32, count: int) -> list[float]:
     """When each of `count` tokens of a run was there."""
-    loop, times = asyncio.get_running_loop(), []
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
     work = bench.inference.decode(process, bench.file(process), [], tokens, NONE, sampler=Sampler(), mask=None,
                                   max_tokens=count, stop_tokens=frozenset(), stop_sequences=(), deliver_every=1)
     while len(times) < count:
@@ -84,9 +87,10 @@ async def decode(bench: Simulation, process: Process, tokens: np.ndarray, count:
     return times
 
 
-async def ask(bench: Simulation, process: Process, tokens: np.ndarray, count: int, chosen: random.Random) -> list[float]:  # type: ignore[type-arg]
+async def ask(bench: Simulation, process: Process, tokens: Int32, count: int, chosen: random.Random) -> list[float]:
     """Likewise of tokens asked for one by one."""
-    loop, file, times = asyncio.get_running_loop(), bench.file(process), []
+    loop, file = asyncio.get_running_loop(), bench.file(process)
+    times: list[float] = []
     while len(times) < count:
         work = bench.inference.forward(process, file, [], tokens, NONE, visible=NO_RANGES, mask=None,
                                        samples=[(len(tokens) - 1, Sampler())], probes=[])
@@ -172,8 +176,9 @@ def measure_burst(seconds: float) -> Figures:
     figures: Figures = {}
     without, beside = (simulate(burst(work_conserving(), seconds, count)) for count in (0, LONG_PROMPTS))
     print(f"\n{LONG_PROMPTS} prompts of {LONG_TOKENS} tokens at once   without      with   (p99, ms)")
-    for key, what, values in (("tokens", "between tokens", [each[0].betweens for each in (without, beside)]),
-                              ("firsts", "to the first, of short prompts", [each[1].firsts for each in (without, beside)])):
+    rows = (("tokens", "between tokens", without[0].betweens, beside[0].betweens),
+            ("firsts", "to the first, of short prompts", without[1].firsts, beside[1].firsts))
+    for key, what, *values in rows:
         before, after = (percentile(each, 99) * 1e3 for each in values)
         print(f"{what:33}{before:8.1f}{after:10.1f}")
         figures |= {f"burst_p99_ratio_{key}": after / before}

@@ -20,6 +20,7 @@ from cadenza.kernel.device.batch import Batch, Int32
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.null_device import CostModel, NullDevice
 from cadenza.kernel.engine import Engine
+from cadenza.kernel.handles import Waitable
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS, ProcessLimits
 from cadenza.kernel.memory.policy import MemoryPolicy
@@ -27,7 +28,6 @@ from cadenza.kernel.pager import Pager
 from cadenza.kernel.passes import Sampler
 from cadenza.kernel.process import Process
 from cadenza.kernel.profile import profile
-from cadenza.kernel.runs import Run
 from cadenza.kernel.waits import Intent
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.file import File
@@ -178,7 +178,7 @@ class _Watcher:
             self._future.set_result(None)
 
 
-async def ready(run: Run) -> None:
+async def ready(run: Waitable) -> None:
     """Returns when there is something to take."""
     if not run.ready:
         future = asyncio.get_running_loop().create_future()

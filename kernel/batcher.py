@@ -45,7 +45,11 @@ class WorkConserving:
     """Everything that fits, at once. When not everything does: higher priority first, but who was passed over for
     AGING_SECONDS before it, once; among users, who was served least. No input holds up the others for longer than half
     of the room goes to it, and none the decodes: a step in which somebody decodes has `beside_decodes` tokens, or if
-    the decodes are many, a quarter more than they are. Set that to what a step has room for without taking longer."""
+    the decodes are many, a quarter more than they are. Set that to what a step has room for without taking longer.
+
+    While a step is under way, a small one of others is not formed until it is over, with all who have come by then: the
+    device is busy meanwhile. So programs that ask for one token after another stay together; else they would fall apart
+    into as many groups as steps are submitted ahead."""
 
     step_tokens: int
     step_rows: int
@@ -55,6 +59,7 @@ class WorkConserving:
         decodes: list[Share] = []
         broad: list[Work] = []                           # decodes that read many segments: few of those fit into a step
         inputs: list[Work] = []
+        away = False                                     # somebody waits for a step under way, and then may come back
         for each in work:
             if each.prefilling or not each.admitted or each.missing:
                 inputs.append(each)
@@ -63,12 +68,21 @@ class WorkConserving:
                     decodes.append((each, 1))
                 else:
                     broad.append(each)
-        if not (inputs or broad) and len(decodes) <= min(self.step_rows, self.step_tokens):
-            return decodes
-        return self._share_out(decodes, broad, inputs, now)
+            elif each.under_way:
+                away = True
+        shares = decodes
+        if inputs or broad or len(decodes) > min(self.step_rows, self.step_tokens):
+            shares = self._share_out(decodes, broad, inputs, now)
+        return [] if away and self._may_wait(shares) else shares
 
     def again(self, now: float) -> float | None:
         return None
+
+    def _may_wait(self, shares: list[Share]) -> bool:
+        """Nobody goes on from the step under way, and few would be kept waiting."""
+        if any(work.under_way for work, _ in shares):
+            return False
+        return len(shares) <= self.step_rows // 2 and sum(count for _, count in shares) < self.beside_decodes
 
     def _share_out(self, decodes: list[Share], broad: list[Work], inputs: list[Work], now: float) -> list[Share]:
         wants = [(work, left) for work in inputs if (left := _left(work))]

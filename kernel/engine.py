@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cadenza.kernel.batch_builder import BatchBuilder
 from cadenza.kernel.batcher import BatchPolicy, Share
@@ -65,6 +65,7 @@ class Engine:
         self._lost = ""
         self.steps_done = 0
         self.tokens_done = 0                                # input tokens submitted
+        self.rows_done = 0                                  # passes in steps
         self.samples_done = 0                               # tokens that came back
         self.device_seconds = 0.0
         self.tokens_recomputed = 0                          # of pages that were lost
@@ -174,6 +175,7 @@ class Engine:
             batch = builder.build()
             batch.swap_outs, batch.swap_ins = self.pager.take_moves()
             self.tokens_done += builder.tokens
+            self.rows_done += builder.rows
             self.pages_copied += len(batch.copies)
             self._submitted.append((batch.step, rows))
             self.link.submit(batch)
@@ -282,7 +284,7 @@ class Engine:
         first, error = min(starved, key=lambda s: _line(s[0]))
         others = [work for work in self._admitted if work is not first]
         if others:
-            self._preempt(max(others, key=_line))
+            self._preempt(_last(others))
         elif self._out_of_patience() and not (self.waits.waiting and error.needed <= self.pager.pool.total):
             first.fail(error)
             self._pump_soon()
@@ -290,11 +292,12 @@ class Engine:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self._pump_soon)
 
     def _yield_to(self, work: Work) -> None:
-        """Priority orders memory as well: the last in line of those less urgent makes room, once its rows are back."""
+        """Priority orders memory as well: the last in line of those less urgent makes room, once its rows are back.
+        But nobody yields twice, or he might never get on."""
         if self._yielding is None:
-            lesser = [other for other in self._admitted if other.priority < work.priority]
+            lesser = [each for each in self._admitted if each.priority < work.priority and not each.preempted]
             if lesser:
-                self._yielding = max(lesser, key=_line)
+                self._yielding = _last(lesser)
                 self._end_yielding()
 
     def _end_yielding(self) -> None:
@@ -305,6 +308,7 @@ class Engine:
         """Only while no row of it is under way."""
         self._yielding = None
         self._admitted.discard(work)
+        work.preempted += 1
         self.reclaimer.set_aside(work)
         self.preemptions += 1
         self._pump_soon()
@@ -353,11 +357,16 @@ class Engine:
 
     def statistics(self) -> dict[str, float]:
         return {
-            "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "samples": self.samples_done,
-            "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
+            "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "rows": self.rows_done,
+            "samples": self.samples_done, "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
             "preemptions": self.preemptions, "tokens_recomputed": self.tokens_recomputed, **self.waits.statistics(),
             "pages_copied": self.pages_copied, **self.ledger.statistics(), **self.pager.statistics(),
         }
+
+
+def _last(works: Iterable[Work]) -> Work:
+    """Who makes room: of those who did so least often, the last in line."""
+    return max(works, key=lambda work: (-work.preempted, _line(work)))
 
 
 def _line(work: Work) -> tuple[int, int, int]:

@@ -116,6 +116,7 @@ class Work(Waitable):
         "pid",
         "plain",
         "positions",
+        "preempted",
         "prefilling",
         "present",
         "priority",
@@ -157,6 +158,7 @@ class Work(Waitable):
         self.in_line = False
         self.since = 0.0             # loop time when it was asked for
         self.arrival = 0             # its place in line, that of its program,
+        self.preempted = 0           # times that it has made room for others
         self.sequence = 0            # and among those that have the same
         self.pid = 0                 # of the process that asked
         self.allow_pages: Callable[[int], None] = lambda pages: None     # raises LimitExceeded

@@ -17,7 +17,7 @@ class FakeWork:
         self.owner, self.priority, self.left, self.decodes = owner, priority, left, decodes
         self.breadth = Breadth(reads=reads) if reads else PLAIN
         self.prefilling = left > 0
-        self.admitted, self.turned_away, self.missing = True, False, 0
+        self.admitted, self.turned_away, self.missing, self.under_way = True, False, 0, 0
         self.arrival = self.sequence = self.turn = 0
         self.asked_at = self.fed_at = self.served_at = 0.0
 

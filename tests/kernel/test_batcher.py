@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from cadenza.kernel.batcher import KNOCKS, WorkConserving
 from cadenza.kernel.limits import AGING_SECONDS
-from cadenza.kernel.passes import PASS_READS
+from cadenza.kernel.passes import PASS_READS, PLAIN
 
 from .fake_work import FakeEngine, FakeWork, tokens
 
 
-class Unsortable(list):  # type: ignore[type-arg]
-    """Work that may be looked at once, in its order."""
+class Plain:
+    """A decode of which is known what every step must know, and nothing that it could be put in an order by."""
 
-    def sort(self, **_: object) -> None:
-        raise AssertionError("sorted")
+    prefilling, admitted, missing, breadth, under_way = False, True, 0, PLAIN, 1
+
+    def wanted(self) -> int:
+        return 1
 
 
 def engine(step_tokens: int = 64, step_rows: int = 16, beside_decodes: int = 32) -> FakeEngine:
@@ -130,6 +133,19 @@ def test_a_user_of_short_prompts_cannot_crowd_out_one_of_long_ones() -> None:
     assert 4000 - long.left >= 0.45 * 60 * 64
 
 
+def test_nor_two_of_them() -> None:
+    bench = engine()
+    for owner in ("patient", "calm"):
+        bench.add(owner, 50_000)
+    served = Counter[str]()
+    for _ in range(200):
+        for _ in range(10):
+            bench.add("hasty", 8)
+        for work, count in bench.step():
+            served[work.owner] += count
+    assert served["hasty"] <= 0.37 * served.total()
+
+
 def test_decodes_take_turns_when_there_are_more_than_rows_and_users_have_as_many_each() -> None:
     bench = engine(step_rows=16)
     for _ in range(100):
@@ -209,11 +225,12 @@ def test_a_decode_whose_pages_were_lost_is_fed_them_like_any_input() -> None:
     assert bench.policy.choose(bench.work, 0.0) == [(work, 64)]  # type: ignore[arg-type]
 
 
-def test_a_long_backlog_is_chosen_from_without_looking_at_everybody_twice() -> None:
-    """Guards the way of a thousand decodes: nothing is sorted, and nothing copied but the shares."""
+def test_nothing_is_put_in_order_when_everything_fits() -> None:
     policy = WorkConserving(2048, 1024)
-    decodes = Unsortable(FakeWork("ada", n % 3, 0, 9) for n in range(1000))
+    decodes: list[Any] = [Plain() for _ in range(1024)]
     assert policy.choose(decodes, 0.0) == [(work, 1) for work in decodes]
+    with pytest.raises(AttributeError):
+        policy.choose([*decodes, Plain()], 0.0)  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("seeds", [range(first, first + 100) for first in range(0, 1000, 100)])
