@@ -358,8 +358,8 @@ class Engine:
     def statistics(self) -> dict[str, float]:
         return {
             "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "rows": self.rows_done,
-            "samples": self.samples_done, "steps_under_way": len(self._submitted), "lanes": self.lanes.taken, "device_seconds": self.device_seconds,
-            "preemptions": self.preemptions, "tokens_recomputed": self.tokens_recomputed, **self.waits.statistics(),
+            "samples": self.samples_done, "steps_under_way": len(self._submitted), "lanes": self.lanes.taken,
+            "device_seconds": self.device_seconds, "preemptions": self.preemptions, "tokens_recomputed": self.tokens_recomputed, **self.waits.statistics(),
             "pages_copied": self.pages_copied, **self.ledger.statistics(), **self.pager.statistics(),
         }
 
