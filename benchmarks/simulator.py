@@ -72,7 +72,8 @@ async def simulated(plan: list[Agent]) -> list[float]:
     async def live(number: int, agent: Agent) -> float:
         await asyncio.sleep(began + agent.at - loop.time())
         start, process = loop.time(), simulation.spawn()
-        file, last = simulation.file(process), []
+        file = simulation.file(process)
+        last: list[int] = []
         for prompt, completion, seconds in agent.turns:
             tokens = last + [1 + (number * 977 + n * 31) % 900 for n in range(prompt)]
             last = [(await simulation.decode(process, file, tokens, completion))[0]]

@@ -23,7 +23,7 @@ from cadenza.kernel.device.batch import StepResult
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.lanes import Lanes
 from cadenza.kernel.ledger import Ledger
-from cadenza.kernel.limits import LANES, PATIENCE_SECONDS, RETRY_SECONDS, RUN_AHEAD_STEPS
+from cadenza.kernel.limits import LANES, MOST_RUN_AHEAD_STEPS, PATIENCE_SECONDS, RETRY_SECONDS, RUN_AHEAD_STEPS
 from cadenza.kernel.memory.foresight import Foresight
 from cadenza.kernel.memory.policy import MemoryPolicy
 from cadenza.kernel.pager import Pager
@@ -31,7 +31,7 @@ from cadenza.kernel.passes import PLAIN, STEP_BREADTH, Row, Work
 from cadenza.kernel.recall import Recall
 from cadenza.kernel.reclaim import Reclaimer
 from cadenza.kernel.waits import Waits
-from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, LimitExceeded, NoPages
+from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, Invalid, LimitExceeded, NoPages
 from cadenza.kvfs.file import File
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,9 @@ class Engine:
     def __init__(self, link: DeviceLink, policy: BatchPolicy, pager: Pager, *, memory: MemoryPolicy | None = None,
                  costs: Costs | None = None, run_ahead: int = RUN_AHEAD_STEPS,
                  patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """`memory`: what becomes of the pages of programs that wait; `costs`: the device's constants."""
+        """`memory`: for the pages of programs that wait; `costs`: the device's constants. Raises Invalid."""
+        if not 1 <= run_ahead <= MOST_RUN_AHEAD_STEPS:
+            raise Invalid(f"{run_ahead} steps at a time; there may be 1 to {MOST_RUN_AHEAD_STEPS}", "run_ahead")
         self.link = link
         self.lanes = Lanes(LANES)
         self.ledger = Ledger()
@@ -359,7 +361,8 @@ class Engine:
         return {
             "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "rows": self.rows_done,
             "samples": self.samples_done, "steps_under_way": len(self._submitted), "lanes": self.lanes.taken,
-            "device_seconds": self.device_seconds, "preemptions": self.preemptions, "tokens_recomputed": self.tokens_recomputed, **self.waits.statistics(),
+            "device_seconds": self.device_seconds, "preemptions": self.preemptions,
+            "tokens_recomputed": self.tokens_recomputed, **self.waits.statistics(),
             "pages_copied": self.pages_copied, **self.ledger.statistics(), **self.pager.statistics(),
         }
 

@@ -93,6 +93,7 @@ STEP_TOKENS = 2048                          # input tokens of one step: decodes 
 BESIDE_DECODES_TOKENS = 512                 # of a step in which somebody decodes, if the device does not say otherwise
 STEP_ROWS = 1024                            # passes in one step; what they ask beyond a sample each: what one pass may
 RUN_AHEAD_STEPS = 2                         # steps submitted before the first of them has come back
+MOST_RUN_AHEAD_STEPS = 5                    # that an operator may ask for
 AGING_SECONDS = 0.5                         # who was passed over for so long goes first once, whatever the priority
 USERS_REMEMBERED = 4096                     # users of whom it is known what they were served; idle ones are forgotten
 LANES = 16_384                              # decodes alive at once

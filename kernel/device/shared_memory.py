@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 
 from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult, UInt8
 from cadenza.kernel.limits import (
+    MOST_RUN_AHEAD_STEPS,
     PASS_PROBE_VALUES,
     PASS_PROBES,
     PASS_READS,
     PASS_SAMPLES,
-    RUN_AHEAD_STEPS,
     STEP_ROWS,
     STEP_TOKENS,
     VISIBLE_RANGES,
 )
 from cadenza.kvfs.errors import LimitExceeded
 
-SLOTS = RUN_AHEAD_STEPS + 2
+SLOTS = MOST_RUN_AHEAD_STEPS + 1
 ERROR_BYTES = 4096
 
 _HEAD = struct.Struct("<qdq")

@@ -497,3 +497,9 @@ def test_any_program_finds_the_state_of_an_unhurried_one(
             file.close()
         bench.check_all_returned()
     in_loop(test)
+
+
+@pytest.mark.parametrize("run_ahead", [0, 6])
+def test_steps_ahead_are_as_many_as_there_are_slots_for(run_ahead: int) -> None:
+    with pytest.raises(Invalid, match="there may be 1 to 5"):
+        Bench(run_ahead=run_ahead)
