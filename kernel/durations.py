@@ -1,6 +1,6 @@
 """How long tools take: a distribution for each tool of a user, and what follows from it for a call that is under way.
 
-Durations are counted in buckets a quarter of an octave wide. Of a call that has lasted `elapsed` it is asked how much
+Durations are counted in buckets a sixteenth of an octave wide. Of a call that has lasted `elapsed` it is asked how much
 longer it will last; what has been seen to end earlier tells nothing of that (its hazard, bucket by bucket). A program's
 own guess counts as much as guesses of this tool have been worth: the ratios of durations to guesses have a distribution
 too.
@@ -16,8 +16,8 @@ import numpy as np
 from cadenza.kernel.limits import TOOLS_PER_USER
 
 LEAST_SECONDS = 1e-4                  # below it, all are one
-BUCKETS_PER_OCTAVE = 4
-BUCKETS = 128                         # up to 10^-4 · 2^32 seconds, 5 days
+BUCKETS_PER_OCTAVE = 16
+BUCKETS = 512                         # up to 10^-4 · 2^32 seconds, 5 days
 ENOUGH = 3                            # calls, before their distribution is believed
 
 
@@ -37,28 +37,35 @@ class Durations:
         self._survivors = []
         self.seen += 1
 
-    def survivors(self, elapsed: float) -> int:
-        """How many lasted longer than `elapsed`."""
+    def survivors(self, elapsed: float) -> float:
+        """How many lasted longer than `elapsed`; those in its bucket are taken to lie evenly between its edges."""
         if not self._survivors:
             self._sum_up()
-        return self._survivors[_bucket(elapsed)]
+        bucket = _bucket(elapsed)
+        return float(self._survivors[bucket] + self._counts[bucket] * _rest(bucket, elapsed))
 
     def remaining(self, elapsed: float) -> float:
         """The mean of what is left after `elapsed`; for a call that outlasts all that were seen, as long again."""
-        if self.survivors(elapsed) == 0:
+        left = self.survivors(elapsed)
+        if left <= 0:
             return elapsed
-        return max(0.0, self._means[_bucket(elapsed)] - elapsed)
+        bucket = _bucket(elapsed)
+        beyond, here = self._survivors[bucket], self._counts[bucket] * _rest(bucket, elapsed)
+        middle = (max(elapsed, _edge(bucket - 1)) + _edge(bucket)) / 2
+        return max(0.0, float(beyond * self._means[bucket] + here * middle) / left - elapsed)
+
+    def within(self, elapsed: float, seconds: float) -> float:
+        """The probability that it ends in the next `seconds`."""
+        left = self.survivors(elapsed)
+        if left <= 0:
+            return seconds / (elapsed + seconds + 1e-9)
+        return max(0.0, 1.0 - self.survivors(elapsed + seconds) / left)
 
     def _sum_up(self) -> None:
         beyond = self._counts.sum() - np.cumsum(self._counts)
         seconds = (self._counts * _MIDDLES).sum() - np.cumsum(self._counts * _MIDDLES)
         self._survivors = beyond.tolist()
         self._means = (seconds / np.maximum(beyond, 1)).tolist()
-
-    def within(self, elapsed: float, seconds: float) -> float:
-        """The probability that it ends in the next `seconds`."""
-        left = self.survivors(elapsed)
-        return 1.0 - self.survivors(elapsed + seconds) / left if left else seconds / (elapsed + seconds + 1e-9)
 
 
 class Forecast:
@@ -136,6 +143,18 @@ def _bucket(seconds: float) -> int:
     return min(BUCKETS - 1, math.ceil(math.log2(seconds / LEAST_SECONDS) * BUCKETS_PER_OCTAVE))
 
 
+def _edge(bucket: int) -> float:
+    """The longest duration that is counted in it."""
+    return _EDGES[bucket] if bucket >= 0 else 0.0
+
+
+def _rest(bucket: int, elapsed: float) -> float:
+    """The part of a bucket that lies beyond `elapsed`, which lies in it."""
+    low, high = _edge(bucket - 1), _edge(bucket)
+    return min(1.0, max(0.0, (high - elapsed) / (high - low)))
+
+
+_EDGES: list[float] = (LEAST_SECONDS * 2.0 ** (np.arange(BUCKETS) / BUCKETS_PER_OCTAVE)).tolist()
 _MIDDLES = LEAST_SECONDS * 2.0 ** ((np.arange(BUCKETS) - 0.5) / BUCKETS_PER_OCTAVE)
 _BELIEVED = Durations()
 _BELIEVED.observe(1.0)

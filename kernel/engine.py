@@ -153,15 +153,16 @@ class Engine:
             self.ledger.now = now
             work = [each for each in self._work if each not in loading] if loading else self._work
             shares = self._policy.choose(work, now)
-            if not shares:
-                self._ask_again_at(self._policy.again(now))
             if not self._submit(shares):
+                self._sleep([self._policy.again(now), self.reclaimer.look_at])
                 return
 
-    def _ask_again_at(self, when: float | None) -> None:
+    def _sleep(self, until: list[float | None]) -> None:
+        """Pumps at the first of these times, if nothing happens before."""
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = None if when is None else asyncio.get_running_loop().call_at(when, self._pump_soon)
+        times = [when for when in until if when is not None]
+        self._alarm = asyncio.get_running_loop().call_at(min(times), self._pump_soon) if times else None
 
     def _submit(self, shares: list[Share]) -> bool:
         """Whether a step has been submitted: none is when no chosen work could get pages, and nothing moves."""

@@ -7,6 +7,7 @@ passes that have not begun, the last in line first. What passes in hand read is 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -49,8 +50,14 @@ class Reclaimer:
     # --- what the engine asks ---
 
     def begin_step(self) -> None:
-        """Sets what the coming step may move without being longer for it."""
-        self._pager.budget = self.costs.pages_within(self.costs.forward(self.step_tokens))
+        """Sets what the coming step may move without being longer for it; but something always may, or a device of
+        slow moves would never have any."""
+        self._pager.budget = max(1, self.costs.pages_within(self.costs.forward(self.step_tokens)))
+
+    @property
+    def look_at(self) -> float | None:
+        """When the policy wants to be asked again though nothing happens."""
+        return self._look_at if self.waits.waiting and self._look_at < math.inf else None
 
     def unasked(self) -> None:
         """Carries out what the policy orders without need."""
@@ -127,6 +134,7 @@ class Reclaimer:
             if wanted <= 0:
                 return
             self._evict(victim._replace(pages=min(victim.pages, wanted)))
+            self._look_at = now                               # there is somebody now to be fetched for
 
     def _from_pending(self, frames: int, pinned: Bool) -> None:
         pending = [work for work in self.works() if not work.admitted]

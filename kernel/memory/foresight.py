@@ -21,7 +21,9 @@ from cadenza.kernel.memory.policy import Idle, Orders, Room, Victim, Way, by_ret
 
 LIKELY = 0.5                          # probability of coming back in time, from which pages are fetched for it
 AHEAD_STEPS = 4                       # that a program is expected before it is fetched for, beyond what fetching takes
-LOOK_SECONDS = 0.05                   # between two looks at who is coming back
+EARLY = 0.1                           # or by this part of the time that it has waited: forecasts are no better
+LOOK_SECONDS = 0.05                   # between two looks at who is coming back, at the least,
+LOOK_SECONDS_EACH = 0.0005            # and for each program that waits
 COPIED_FRACTION = 0.5                 # of the frames: while more of them are free, nothing is copied
 
 
@@ -34,7 +36,7 @@ class Foresight:
     shares: bool = True
 
     def unasked(self, now: float, idle: Sequence[Idle], room: Room) -> Orders:
-        orders = Orders(again=LOOK_SECONDS if any(each.absent for each in idle) else math.inf)
+        orders = Orders(again=_look(idle))
         free, budget = room.free - room.promised, room.budget_pages
         for each in sorted(idle, key=lambda each: each.waiting.process.pid):
             if 0 < each.absent <= min(free, budget) and self._is_near(now, each, room):
@@ -49,6 +51,14 @@ class Foresight:
         return [Victim(each, len(each.here), Way.SWAP) for each in by_return(now, idle) if len(each.here)]
 
     def _is_near(self, now: float, idle: Idle, room: Room) -> bool:
+        """What is fetched too early costs some of the budget: it is clean, and leaves at once when others need it."""
         step = room.costs.forward(room.step_tokens)
         horizon = AHEAD_STEPS * step + idle.absent * room.costs.page_seconds
-        return idle.waiting.within(now, horizon) >= LIKELY
+        return idle.waiting.within(now, max(horizon, EARLY * (now - idle.waiting.since))) >= LIKELY
+
+
+def _look(idle: Sequence[Idle]) -> float:
+    """Nobody comes back to what is here already."""
+    if not any(each.absent for each in idle):
+        return math.inf
+    return max(LOOK_SECONDS, LOOK_SECONDS_EACH * len(idle))

@@ -34,7 +34,7 @@ class MinWaste:
         wastes = [(self._keeping(now, each), _discarding(each, room), each) for each in idle if len(each.here)]
         wastes.sort(key=lambda waste: (-min(waste[:2]), waste[2].waiting.process.pid))
         leave: list[Victim] = []
-        again = 0.0 if wastes else math.inf
+        again = room.costs.forward(room.step_tokens) if wastes else math.inf
         budget = room.budget_pages
         for keeping, discarding, each in wastes:
             swapped = min(len(each.here), max(0, budget), room.host_free)

@@ -100,7 +100,7 @@ class Victim(NamedTuple):
 class Orders:
     """Moves that nobody waits for: whose pages to copy to the host as budgets allow, what to take from the device, and
     pages to fetch from the host. They hold until a wait begins or ends; `again`: seconds until the policy wants to be
-    asked before."""
+    asked before, more than 0."""
 
     copy: list[Idle] = field(default_factory=list)
     leave: list[Victim] = field(default_factory=list)

@@ -52,7 +52,10 @@ def test_forecasts_are_possible(seconds: list[float], elapsed: float, horizon: f
 
 def test_guesses_are_believed_until_they_have_proved_wrong() -> None:
     times = ToolTimes()
-    assert times.forecast("ada", "search", 0.0, 10.0).remaining(0.0) == pytest.approx(10.0, rel=0.1)
+    forecast = times.forecast("ada", "search", 0.0, 10.0)
+    assert forecast.remaining(0.0) == pytest.approx(10.0, rel=0.05)
+    assert forecast.within(9.0, 0.4) == 0.0
+    assert forecast.within(9.0, 1.2) == 1.0
     for _ in range(ENOUGH):
         times.observe("ada", "search", 40.0, expected=10.0)
     assert times.forecast("ada", "search", 0.0, 10.0).remaining(0.0) == pytest.approx(40.0, rel=0.2)

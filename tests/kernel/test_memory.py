@@ -186,7 +186,9 @@ def test_ours_lets_those_go_first_that_come_back_last() -> None:
     simulate(test())
 
 
-def test_what_comes_back_soon_is_fetched_before_it_asks() -> None:
+@pytest.mark.parametrize("busy", [True, False])
+def test_what_comes_back_soon_is_fetched_before_it_asks(busy: bool) -> None:
+    """Beside the steps of others, or with the device doing nothing else."""
     async def test() -> None:
         house = House("ours", pages=24, page_seconds=0.0005)
         waits, works, talks = (house.spawn() for _ in range(3))
@@ -197,13 +199,14 @@ def test_what_comes_back_soon_is_fetched_before_it_asks() -> None:
         await house.say(works, house.file(works), list(range(300, 385)), 3)
         assert house.present(file) < 8
         works.kill()
-        await asyncio.sleep(9.0)
+        await asyncio.sleep(8.0)
         assert house.present(file) < 8
-        talking = asyncio.ensure_future(house.say(talks, talk, [1, 2], 20))       # steps go on, and with them moves
+        talking = asyncio.ensure_future(house.say(talks, talk, [1, 2], 20 if busy else 1))
         await asyncio.sleep(0.3)
-        assert house.present(file) < 8, "it comes back in half a second: too early"
+        assert house.present(file) < 8, "it comes back in a second and a half: too early"
         await talking
-        talking = asyncio.ensure_future(house.say(talks, talk, [1], 40))
+        await asyncio.sleep(0.9)
+        talking = asyncio.ensure_future(house.say(talks, talk, [1], 40 if busy else 1))
         while house.present(file) < 8:
             await asyncio.sleep(STEP_SECONDS)
             assert not call.done(), "it came back, and its pages were not there"
@@ -262,6 +265,21 @@ def test_priority_orders_memory_too(host_pages: int) -> None:
         await asyncio.gather(*low, talk(3, list(range(400, 450)), 4))
         assert ended[0] == 3
         assert house.engine.preemptions > 0
+        house.check_empty()
+    simulate(test())
+
+
+def test_a_device_of_slow_moves_has_some_nevertheless() -> None:
+    async def test() -> None:
+        house = House("ours", pages=16, page_seconds=10.0)
+        first, second = house.spawn(), house.spawn()
+        mine = house.file(first)
+        said = await house.say(first, mine, list(range(30)), 3)
+        await house.say(second, house.file(second), list(range(200, 240)), 3)
+        assert house.present(mine) < 8
+        second.kill()
+        assert await house.say(first, mine, [said[-1]], 3) == unhurried([*range(30), *said], 3)
+        first.kill()
         house.check_empty()
     simulate(test())
 
