@@ -217,9 +217,8 @@ class File:
 
     def set_token(self, offset: int, token: int) -> None:
         """Names the token at `offset`, once it is known. Its K and V are there already."""
-        own = offset - self._base
-        assert 0 <= own < self._table.count, f"offset {offset} of {self!r}"
-        self._table.set_token(own, token)
+        assert self._base <= offset < len(self), f"offset {offset} of {self!r}"
+        self._table.set_token(offset - self._base, token)
 
     # --- cutting and joining ---
 
