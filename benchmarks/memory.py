@@ -168,7 +168,7 @@ async def _replay(job: Job, requests: list[Request]) -> Figures:
     simulation = Simulation(policy, kv_tokens=job.kv_tokens, host_tokens=HOST_TOKENS, batching=batching)
     await simulation.start()
     chosen = random.Random(job.seed)
-    order = chosen.sample(requests, len(requests))
+    order = chosen.sample(requests, len(requests))       # the trace lists one kind of request after the other
     live = _live if job.forks == 1 else _family
     running = []
     for number, request in enumerate(order):

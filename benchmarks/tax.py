@@ -34,7 +34,7 @@ SHAPE: dict[str, Any] = {
     "torch_dtype": "bfloat16", "hidden_act": "silu",
 }
 CONTEXT = 32
-WARM_TOKENS = 4
+WARM_TOKENS = 8                               # by then all have begun: inputs are fed a few a step beside decodes
 QUICK_TOKENS = {1: 24, 8: 12, 32: 6}          # by programs: one to two seconds of float32 steps on two cores
 PAGE_TOKENS = 16
 

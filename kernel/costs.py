@@ -25,10 +25,10 @@ class Costs:
     @property
     def beside_decodes(self) -> int:
         """Tokens of a step in which somebody decodes: those that cost nothing; where there are next to none, on a CPU,
-        those that make it twice as long."""
+        those that make it three times as long."""
         if self.saturation >= LEAST_SATURATION or self.per_token <= 0:
             return max(1, self.saturation)
-        return max(1, self.saturation + int(self.fixed / self.per_token))
+        return max(1, self.saturation + int(2 * self.fixed / self.per_token))
 
     def forward(self, tokens: int) -> float:
         """Seconds of a step of `tokens`."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Bool = NDArray[np.bool_]
 Int32 = NDArray[np.int32]
 _NONE = np.zeros(0, np.int32)
+SECONDS_EACH = 2e-4                   # between two questions, for each program that waits: a bounded part of the time
 SPARE = 128                           # of so many frames, one more than is needed is made free at a time
 
 
@@ -42,6 +43,7 @@ class Reclaimer:
         self.admitted: Callable[[], Iterable[Work]] = lambda: ()
         self._changes = -1                                    # of waits, when the policy was asked last
         self._look_at = 0.0                                   # when it wants to be asked again
+        self._patient_until = 0.0                             # not asked before for what programs that wait do
         self._to_copy: deque[Idle] = deque()
         self._pager = pager
         self._pool = pager.pool
@@ -56,15 +58,17 @@ class Reclaimer:
 
     @property
     def look_at(self) -> float | None:
-        """When the policy wants to be asked again though nothing happens."""
-        return self._look_at if self.waits.waiting and self._look_at < math.inf else None
+        """When the policy is to be asked again though nothing happens."""
+        when = self._look_at if self._changes == self.waits.changes else min(self._look_at, self._patient_until)
+        return when if self.waits.waiting and when < math.inf else None
 
     def unasked(self) -> None:
         """Carries out what the policy orders without need."""
         if not self.waits.waiting:
             return
         now = asyncio.get_running_loop().time()
-        if self._changes != self.waits.changes or now >= self._look_at:
+        if now >= self._look_at or (self._changes != self.waits.changes and now >= self._patient_until):
+            self._patient_until = now + SECONDS_EACH * len(self.waits.waiting)
             orders = self.policy.unasked(now, self._idle(now, self._pinned()), self._room())
             self._changes, self._look_at = self.waits.changes, now + orders.again
             self._to_copy = deque(orders.copy)
@@ -174,17 +178,18 @@ class Reclaimer:
     def _idle(self, now: float, pinned: Bool) -> list[Idle]:
         """A page that several hold is the one's that is back first, or last if the policy does not see it shared."""
         sign = 1 if self.policy.shares else -1
-        order = sorted(self.waits.waiting.values(), key=lambda w: (sign * w.remaining(now), w.process.pid))
+        waiting = [each for each in self.waits.waiting.values() if len(each.process.files)]
+        order = sorted(waiting, key=lambda each: (sign * each.remaining(now), each.process.pid))
         taken, frames = pinned.copy(), self._pool.frames
         found: list[Idle] = []
-        for waiting in order:
-            pages = self._pages(waiting)
+        for each in order:
+            pages = self._pages(each)
             own = pages[~taken[pages]]
             if len(own):
                 taken[own] = True
                 present = frames[own] != ABSENT
                 here, absent = (own, _NONE) if present.all() else (own[present], own[~present])
-                found.append(Idle(waiting, here, absent, self._pager.tiers, recomputable=waiting.recomputable))
+                found.append(Idle(each, here, absent, self._pager.tiers, recomputable=each.recomputable))
         return found
 
     def _pages(self, waiting: Waiting) -> Int32:

@@ -89,7 +89,7 @@ class Waits:
         named = [calls[intent.handle] for intent in intents]
         forecasts = [self._forecast(process, call) for call in named]
         self.waiting[process] = Waiting(process, tuple(call.tool for call in named), now, forecasts, every)
-        self._note()
+        self._note(process)
 
     def end(self, process: Process, ready: Iterable[int]) -> None:
         """`process` goes on: the handles in `ready` have been answered. Idempotent."""
@@ -100,17 +100,19 @@ class Waits:
             call = calls.pop(handle, None)
             if call is not None and not call.certain:
                 self.times.observe(process.owner, call.tool, now - call.started, call.expected)
-        self._note()
+        self._note(process)
 
     def forget(self, process: Process) -> None:
         """It has ended; what it waited for tells nothing."""
         self.waiting.pop(process, None)
         self._calls.pop(process, None)
-        self.changes += 1
+        self._note(process)
 
-    def _note(self) -> None:
-        self.changes += 1
-        self.changed()
+    def _note(self, process: Process) -> None:
+        """Who holds no files is of no interest to who decides on memory."""
+        if len(process.files):
+            self.changes += 1
+            self.changed()
 
     def _forecast(self, process: Process, call: _Call) -> Forecast:
         if call.certain and call.expected is not None:

@@ -140,7 +140,7 @@ def test_constants_are_found_out_from_the_device() -> None:
     assert costs.pages_within(0.01) == 20
 
 
-def test_a_device_without_saturation_gives_decodes_as_much_again() -> None:
+def test_a_device_without_saturation_makes_steps_three_times_as_long() -> None:
     costs = fitted([(1, 0.01), (16, 0.0115), (256, 0.0355)], 1e-4)
     assert costs.saturation <= 2
-    assert costs.beside_decodes == pytest.approx(101, abs=3)
+    assert costs.beside_decodes == pytest.approx(201, abs=3)
