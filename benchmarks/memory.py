@@ -229,7 +229,7 @@ class Plan:
 
 FULL = Plan({50_000: (4.0, 2.0, 1.0, 3.0), 120_000: (4.0, 2.0)}, tuple(POLICIES), 0.5,
             (5.5, 8.0, 11.0, 16.0), 3.0, 1_000_000)  # fmt: skip
-QUICK = Plan({6_000: ()}, (), 0.05, (0.5, 1.0, 2.0), 0.5, 24)
+QUICK = Plan({10_000: ()}, (), 0.05, (2.0, 8.0), 0.5, 20)
 
 
 def line(figures: Figures) -> str:
@@ -257,7 +257,7 @@ def measure(run: Runner, plan: Plan) -> Figures:
     waste = run(job(policy, rate, room) for rate in sorted(set(loaded)) for policy in (ORACLE, ESTIMATOR))
     p90 = {(row["policy"], row["rate"]): row["p90"] / rivals["ours"][row["rate"]]["p90"] for row in waste}
     paper = run([job(OURS, plan.paper, room), job(OURS, plan.paper, room, hints=True)])
-    shared = run(job(OURS, best["whole"] / 4, room, forks=4, shares=shares) for shares in (True, False))
+    shared = run(job(OURS, best["whole"] / 8, room, forks=4, shares=shares) for shares in (True, False))
     run(job(policy, rate, kv) for kv, rates in plan.rooms.items() for rate in rates for policy in plan.policies)
     ratio = {name: rivals[name][best[name]]["p50"] / rivals["ours"][best[name]]["p50"] for name in rivals}
     return {
