@@ -46,7 +46,7 @@ class VirtualClock(asyncio.SelectorEventLoop):
         return self._jump.now
 
     def run_in_executor(  # type: ignore[override]
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
         answer = super().run_in_executor(executor, func, *args)
         self._jump.elsewhere += 1
