@@ -47,8 +47,8 @@ class Run(Work):
     """One decode. Ready when `deliver_every` tokens wait to be taken, or when it has ended."""
 
     __slots__ = ("_changes", "_deliver_every", "_echoed", "_error", "_finish", "_lane", "_mask", "_max_tokens",
-                 "_most", "_next_position", "_resumed", "_sampled", "_sampler", "_settling", "_stop_sequences", "_stop_tokens",
-                 "_taken", "base", "tokens")
+                 "_most", "_next_position", "_resumed", "_sampled", "_sampler", "_settling", "_stop_sequences",
+                 "_stop_tokens", "_taken", "base", "tokens")
     kind = "run"
 
     def __init__(
