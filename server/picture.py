@@ -9,18 +9,18 @@ import math
 from collections.abc import Iterator
 from html import escape
 
-from cadenza.server.chart import MEANINGS, round_step
-from cadenza.server.screen import printable, shortened
+from cadenza.server.chart import MEANINGS, fitted, round_step
+from cadenza.server.screen import printable
 from cadenza.server.timeline import SHADES, Bar, Lane, Tick, Timeline, span
 
 WIDTH, NAMES, MARGIN = 1200, 130, 12        # pixels: the whole, the lanes' names, around it
 TOP, LANE, BAR = 56, 26, 16                 # above the lanes; a lane; a bar in it
 LEGEND = 34
-LETTER = 6.6                                # of a text
+LETTER = 7.3                                # a column of text
 LEAST_BAR = 1.5                             # or it could not be seen
 AXIS_PIXELS = 90                            # between two times, at least
-LEAST_TEXT = 3                              # letters of a bar's text that are worth showing
-NAME_LETTERS = 18
+LEAST_TEXT = 3                              # columns of a bar's text that are worth showing
+NAME_COLUMNS = 17
 
 # Two sets of colours: for a light background, and for a dark one.
 STYLE = """
@@ -111,7 +111,7 @@ def _axis(timeline: Timeline, bottom: float) -> Iterator[str]:
 
 
 def _lane(timeline: Timeline, lane: Lane, y: float) -> Iterator[str]:
-    yield f'<g>{_hover(lane.name)}{_text(MARGIN, y + 17, shortened(printable(lane.name), NAME_LETTERS), "name")}</g>\n'
+    yield f'<g>{_hover(lane.name)}{_text(MARGIN, y + 17, _cut(lane.name, NAME_COLUMNS), "name")}</g>\n'
     for bar in sorted(lane.bars, key=lambda bar: SHADES.index(bar.shade)):
         yield _bar(timeline, bar, y)
     for tick in lane.ticks:
@@ -123,7 +123,7 @@ def _bar(timeline: Timeline, bar: Bar, y: float) -> str:
     width = max(LEAST_BAR, _x(timeline, bar.end) - x)
     ended = "not ended" if bar.open else f"{bar.end:.3f} s"
     room = int(width / LETTER) - 1
-    label = _text(x + 4, y + 17, shortened(printable(bar.text), room), "said") if room >= LEAST_TEXT else ""
+    label = _text(x + 4, y + 17, _cut(bar.text, room), "said") if room >= LEAST_TEXT else ""
     return (f'<g>{_hover(f"{bar.text} ({bar.start:.3f} s – {ended})")}<rect class="{bar.shade}{" open" * bar.open}" '
             f'x="{x:.1f}" y="{y + 5:.1f}" width="{width:.1f}" height="{BAR}" rx="2"/>{label}</g>\n')
 
@@ -155,6 +155,10 @@ def _x(timeline: Timeline, seconds: float) -> float:
 
 def _text(x: float, y: float, text: str, shade: str) -> str:
     return f'<text class="{shade}" x="{x:.1f}" y="{y:.1f}">{text_of(text)}</text>'
+
+
+def _cut(text: str, columns: int) -> str:
+    return "".join(fitted(printable(text), columns))
 
 
 def _hover(text: str) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MODEL_LANES = 8                             # for passes and runs that overlap; more share the last
 TRACK_LANES = 40                            # for marks; more tracks go where there is room
+LEAST_QUEUE_SECONDS = 0.002                 # who waits shorter for room has not been queued
 TRAP = "trap"                               # the track of traps
 SHADES = ("queued", "prefill", "tokens", "call", "trap", "wait")
 
@@ -136,11 +137,11 @@ def _work(records: Sequence[TraceRecord], start: float, end: float) -> _Group:
             queued = record.seconds
             group.ticks.append(Tick(record.seconds, "preempted", f"{record.track} makes room for others"))
         else:
-            if queued is not None and record.seconds > queued:
+            if queued is not None and record.seconds - queued >= LEAST_QUEUE_SECONDS:
                 group.bars.append(_queue(record.track, queued, record.seconds))
             queued = None
             group.bars.append(_fed(record, end) if record.kind == "fed" else _sampled(record))
-    if queued is not None and group.end > queued:
+    if queued is not None and group.end - queued >= LEAST_QUEUE_SECONDS:
         group.bars.append(_queue(records[0].track, queued, group.end))
     return group
 
@@ -170,7 +171,7 @@ def _tokens(count: int) -> str:
 # --- marks ---
 
 def _track_lanes(records: Iterable[TraceRecord], start: float, end: float) -> list[Lane]:
-    """One a track, and one more for what overlaps on it."""
+    """One a track, and one more for what overlaps on it: calls, then traps, then what only happens."""
     lanes: list[Lane] = []
     ends: list[float] = []
     for track, group in sorted(_marks(records, start, end), key=lambda known: known[1].start):
@@ -185,7 +186,7 @@ def _track_lanes(records: Iterable[TraceRecord], start: float, end: float) -> li
         ends[at] = max(ends[at], group.end)
         lanes[at].bars += group.bars
         lanes[at].ticks += group.ticks
-    return lanes
+    return sorted(lanes, key=lambda lane: 2 if not lane.bars else lane.name == TRAP)
 
 
 def _marks(records: Iterable[TraceRecord], start: float, end: float) -> Iterator[tuple[str, _Group]]:
