@@ -85,7 +85,7 @@ def timeline_of(trace: Trace) -> Timeline:
     """Records whose beginnings are lost begin with the first that is known."""
     start = min((record.seconds for record in trace.records), default=0.0) if trace.lost else 0.0
     end = max([trace.seconds, start, *(r.until or r.seconds for r in trace.records)])
-    lanes = [*_model_lanes(trace.records, start, end), *_track_lanes(trace.records, start, end),
+    lanes = [*_model_lanes(trace.records, end), *_track_lanes(trace.records, start, end),
              *_wait_lanes(trace.records, end)]
     tokens = sum(record.count for record in trace.records if record.kind == "sampled")
     return Timeline(title(trace, tokens), start, end, lanes, trace.lost)
@@ -107,12 +107,12 @@ def span(seconds: float) -> str:
 
 # --- the model ---
 
-def _model_lanes(records: Iterable[TraceRecord], start: float, end: float) -> list[Lane]:
+def _model_lanes(records: Iterable[TraceRecord], end: float) -> list[Lane]:
     works: dict[str, list[TraceRecord]] = defaultdict(list)
     for record in records:
         if record.kind in ("pass", "run", "fed", "sampled", "preempted"):
             works[record.track].append(record)
-    groups = sorted((_work(of_one, start, end) for of_one in works.values()), key=lambda group: group.start)
+    groups = sorted((_work(of_one, end) for of_one in works.values()), key=lambda group: group.start)
     lanes: list[Lane] = []
     ends: list[float] = []
     for group in groups:
@@ -126,7 +126,7 @@ def _model_lanes(records: Iterable[TraceRecord], start: float, end: float) -> li
     return lanes or [Lane("model")]
 
 
-def _work(records: Sequence[TraceRecord], start: float, end: float) -> _Group:
+def _work(records: Sequence[TraceRecord], end: float) -> _Group:
     """One pass or run: what it does when, and that it is queued while it does nothing but wait for room."""
     group = _Group(min(r.seconds for r in records), max(_until(r, end) for r in records), [])
     queued = None
