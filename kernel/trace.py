@@ -2,6 +2,7 @@
 
     pass, run     asked for ─────────────────────────────────────── ended; its text says how
     fed                          admitted ──── inputs computed
+    interjected                                                  put in ── computed
     sampled                                              first ─── last      tokens taken in one go are one record
     preempted                                                 │              it makes room for others
     wait          the program is blocked, on nothing that the device does ─── it goes on
@@ -23,7 +24,7 @@ from cadenza.kernel.limits import TRACE_GAP_SECONDS, TRACE_RECORDS, TRACE_TEXT_B
 @dataclass(slots=True)
 class TraceRecord:
     """`kind`: see above. `until`: None while it goes on, and of what has no end. `track`: which pass or run, or what
-    the program's mark is about. `count`: tokens fed, or sampled; `reused`: inputs that needed not be fed."""
+    the program's mark is about. `count`: tokens fed, put in, or sampled; `reused`: inputs that needed not be fed."""
 
     sequence: int
     kind: str
@@ -101,8 +102,11 @@ class Untraced:
     def fed(self) -> None:
         """All inputs are computed: the first token is there."""
 
+    def interjected(self, count: int) -> None:
+        """The program has put so many tokens into it: they are fed from now on."""
+
     def took(self, count: int) -> None:
-        """The program takes so many tokens."""
+        """The program takes so many tokens that were sampled."""
 
     def preempted(self) -> None:
         """It makes room for others."""
@@ -132,7 +136,11 @@ class WorkTrace(Untraced):
 
     def fed(self) -> None:
         self._last = self._trace.clock()
+        self._group = None
         self._end_feeding(self._last)
+
+    def interjected(self, count: int) -> None:
+        self._fed = self._trace.note("interjected", self._trace.clock(), None, self.track, "", count)
 
     def took(self, count: int) -> None:
         """`count` > 1 came one by one since the last were taken."""

@@ -110,7 +110,7 @@ def span(seconds: float) -> str:
 def _model_lanes(records: Iterable[TraceRecord], end: float) -> list[Lane]:
     works: dict[str, list[TraceRecord]] = defaultdict(list)
     for record in records:
-        if record.kind in ("pass", "run", "fed", "sampled", "preempted"):
+        if record.kind in ("pass", "run", "fed", "interjected", "sampled", "preempted"):
             works[record.track].append(record)
     groups = sorted((_work(of_one, end) for of_one in works.values()), key=lambda group: group.start)
     lanes: list[Lane] = []
@@ -140,7 +140,9 @@ def _work(records: Sequence[TraceRecord], end: float) -> _Group:
             if queued is not None and record.seconds - queued >= LEAST_QUEUE_SECONDS:
                 group.bars.append(_queue(record.track, queued, record.seconds))
             queued = None
-            group.bars.append(_fed(record, end) if record.kind == "fed" else _sampled(record))
+            group.bars.append(_sampled(record) if record.kind == "sampled" else _fed(record, end))
+            if record.kind == "interjected":
+                group.ticks.append(Tick(record.seconds, "mark", f"{record.track}: {_tokens(record.count)} put in"))
     if queued is not None and group.end - queued >= LEAST_QUEUE_SECONDS:
         group.bars.append(_queue(records[0].track, queued, group.end))
     return group
@@ -153,7 +155,8 @@ def _queue(track: str, since: float, until: float) -> Bar:
 def _fed(record: TraceRecord, end: float) -> Bar:
     until = _until(record, end)
     reused = f", {record.reused:,} reused" if record.reused else ""
-    text = f"{record.track}: {record.count:,} inputs{reused}, {span(until - record.seconds)}"
+    what = "inputs" if record.kind == "fed" else "tokens put in"
+    text = f"{record.track}: {record.count:,} {what}{reused}, {span(until - record.seconds)}"
     return Bar(record.seconds, until, "prefill", text, record.until is None)
 
 

@@ -67,7 +67,7 @@ class EventCalls:
 
     @quick
     def now(self, process: Process) -> int:
-        return time.monotonic_ns()
+        return int(asyncio.get_running_loop().time() * 1e9)
 
     @quick
     def wall_clock(self, process: Process) -> int:

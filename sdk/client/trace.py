@@ -13,9 +13,9 @@ class TraceRecord:
     """Times are seconds since the spawn; `until` is None while it goes on, and for what has no end.
 
     `kind`, of the kernel: "pass" and "run" of the model, from when it is asked for until it ends (`text`: how); "fed":
-    `count` inputs of it, from when there is room for it, and so many `reused`; "sampled": `count` tokens that the
-    program took; "preempted"; "wait": the program is blocked on `text`. Of the program: "begin", "end" and "instant",
-    about `track`."""
+    `count` inputs of it, from when there is room for it, and so many `reused`; "interjected": `count` tokens put into
+    it; "sampled": `count` tokens that the program took; "preempted"; "wait": the program is blocked on `text`. Of the
+    program: "begin", "end" and "instant", about `track`."""
 
     sequence: int
     kind: str

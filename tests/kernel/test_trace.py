@@ -189,6 +189,32 @@ def test_a_pass_that_fails_is_cancelled_or_samples() -> None:
     simulate(test())
 
 
+def test_what_is_put_into_a_run_is_neither_sampled_nor_lost() -> None:
+    async def test() -> None:
+        house = House("ours")
+        process = house.spawn()
+        run = decode(house, process, house.file(process), 4, 12)
+        put_in = reported = 0
+        while not run.over:
+            while not run.ready:
+                await asyncio.sleep(STEP_SECONDS / 8)
+            progress = run.take()
+            reported += sum(each.count for each in progress.interjected)
+            if run.taken >= 4 and not put_in:
+                put_in = 9
+                house.inference.interject(run, np.arange(put_in, dtype=np.int32))
+        assert reported == put_in
+        (interjected,) = of(process, "interjected")
+        assert (interjected.count, interjected.track) == (9, "run 1")
+        assert interjected.until == pytest.approx(interjected.time + STEP_SECONDS, abs=STEP_SECONDS / 4)
+        before, after = of(process, "sampled")
+        assert before.count + after.count == 12
+        assert before.until == pytest.approx(interjected.time, abs=STEP_SECONDS / 4)
+        assert after.time == pytest.approx(interjected.until, abs=STEP_SECONDS / 4)
+        process.kill()
+    simulate(test())
+
+
 def test_who_is_preempted_is_fed_again() -> None:
     async def test() -> None:
         house = House("ours", pages=8, host_pages=0)

@@ -104,6 +104,12 @@ def test_who_is_preempted_waits_for_room_until_he_is_fed_again() -> None:
     assert [tick.at for tick in model.ticks] == [3.0]
 
 
+def test_what_is_put_into_a_run_is_a_mark_on_it() -> None:
+    (model,) = timeline_of(traced(("run", 0.0, 9.0, "run 1", ""), ("interjected", 3.0, 3.5, "run 1", "", 7))).lanes
+    assert model.bars[-1] == Bar(3.0, 3.5, "prefill", "run 1: 7 tokens put in, 500 ms")
+    assert model.ticks == [Tick(3.0, "mark", "run 1: 7 tokens put in")]
+
+
 def test_what_began_before_all_that_is_kept_begins_with_it() -> None:
     timeline = timeline_of(traced(("sampled", 5.0, 6.0, "run 1", "", 3), ("end", 7.0, None, "a", "done"), lost=12))
     assert (timeline.start, timeline.lost) == (5.0, 12)

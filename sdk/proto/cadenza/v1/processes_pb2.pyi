@@ -917,8 +917,8 @@ class TraceRecord(_message.Message):
     """from 1, in steps of 1"""
     kind: _builtins.str
     """Of the kernel: "pass" and "run", from when it is asked for until it ends; "fed", its inputs, from when there is room
-    for it; "sampled", tokens that the program took; "preempted"; "wait", the program is blocked, and the device does
-    nothing for it. Of the program: "begin", "end", "instant".
+    for it; "interjected", tokens that the program put into it; "sampled", tokens that the program took; "preempted";
+    "wait", the program is blocked, and the device does nothing for it. Of the program: "begin", "end", "instant".
     """
     seconds: _builtins.float
     until_seconds: _builtins.float
@@ -928,7 +928,7 @@ class TraceRecord(_message.Message):
     text: _builtins.str
     """how a pass or run ended; what is waited for; what the mark says"""
     count: _builtins.int
-    """tokens fed, or sampled"""
+    """tokens fed, put in, or sampled"""
     reused: _builtins.int
     """inputs that needed not be fed"""
     def __init__(
