@@ -329,3 +329,19 @@ def test_a_trace_is_drawn_and_written(address: str, agent: Path, tmp_path: Path)
     refused = cadenza("trace", pid, "--svg", tmp_path / "absent" / "x.svg", address=address)
     assert (refused.returncode, "cannot be written" in refused.stderr) == (1, True)
     assert "no process 999" in cadenza("trace", 999, address=address).stderr
+
+
+def test_a_trace_is_followed_until_its_process_has_ended(address: str, agent: Path) -> None:
+    pid = values(cadenza("run", "--detach", "--json", agent, "--hang", address=address))[0]["pid"]
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cadenza.server.command_line", "trace", str(pid), "--follow", "--interval", "0.1"]
+    given = environment({"CADENZA_SERVER": address, "TERM": "xterm"})
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=given) as process:
+        os.close(theirs)
+        shown = read_until(ours, b"agent: running")
+        assert process.poll() is None
+        assert cadenza("kill", pid, "--signal", "kill", address=address).returncode == 0
+        shown += read_until(ours, b"killed (137)")
+        assert process.wait(SECONDS) == 0
+    os.close(ours)
+    assert b"model" in shown
