@@ -1,7 +1,8 @@
-"""A device on which a model runs that says what a script wants: it knows what a real one would know, and no more.
+"""A device on which a model runs that says what a script wants: it knows what a real one would know, and no more. A
+mask that forbids what it wants to say has its way, as it would with any model.
 
 It keeps the token of every slot, as a real device keeps its keys and values; what a row sees is what lies in the pages
-that the row reads. So reused prompts, forks, and rows that were computed ahead in vain need no thought here.
+that the row reads. Reused prompts, forks, and rows that were computed ahead in vain need no thought.
 """
 
 from __future__ import annotations
@@ -18,10 +19,6 @@ Says = Callable[[Int32], Sequence[int]]
 """What follows a context, as far as it is certain: at least one token. A pure function."""
 
 PAGES, PAGE_TOKENS = 4096, 16
-
-
-class Forbidden(ValueError):
-    """The mask of a sample does not allow what the script says."""
 
 
 class Speaker:
@@ -51,7 +48,9 @@ class Speaker:
         result = self._null.step(batch)
         result.tokens = np.array([self._next(self._seen(batch, at)) for at in batch.sample_tokens.tolist()], np.int32)
         for sample in np.flatnonzero(batch.sample_masks >= 0).tolist():
-            _check(batch.masks[batch.sample_masks[sample]], int(result.tokens[sample]))
+            allowed = np.unpackbits(batch.masks[batch.sample_masks[sample]], bitorder="little")
+            if not allowed[result.tokens[sample]]:
+                result.tokens[sample] = allowed.argmax()
         kept = batch.sample_lanes >= 0
         self._lanes[batch.sample_lanes[kept]] = result.tokens[kept]
         return result
@@ -81,7 +80,3 @@ class Speaker:
             self._planned = np.array(self._says(context), np.int32)
         return int(self._planned[len(said)])
 
-
-def _check(mask: UInt8, token: int) -> None:
-    if not mask[token // 8] >> (token % 8) & 1:
-        raise Forbidden(f"token {token} should be said, and is masked")
