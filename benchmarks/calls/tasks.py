@@ -1,8 +1,9 @@
 """Tasks made of the Berkeley function calling leaderboard: which calls solve them, how long each of those takes.
 
 *Parallel*: the questions of its parallel files, with the calls of the ground truth, all independent. *Multi-step*: three
-chains, each of one to five functions of one of its interfaces for tasks of several turns (files, trading, travel, …);
-each call of a chain needs the result of the one before it. Execution times are log-normal (σ 0.6), cut to 30 … 500 ms,
+chains of one to five calls, each of functions of one of its interfaces for tasks of several turns (files, trading,
+travel, …); each call of a chain needs the result of the one before it. The chains of a task are equally long, one to
+five in turn; *uneven* ones have lengths of their own. Execution times are log-normal (σ 0.6), cut to 30 … 500 ms,
 mean 110 ms.
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 PARALLEL = ("parallel", "parallel_multiple")
 SHORTEST, LONGEST, MEAN, SPREAD = 0.030, 0.500, 0.110, 0.6
 CHAINS, MOST_STEPS = 3, 5
-OPTIONAL = 0.25                       # how often an argument that may be left out is not
+VALUE_CHARACTERS = 16                 # names and words, as arguments of these interfaces are; no sequences of genes
 
 Document = dict[str, Any]
 
@@ -83,15 +84,20 @@ def parallel_tasks(directory: Path, count: int, seed: int) -> list[Task]:
                  tuple((timed(code, source),) for code in one.codes)) for number, one in enumerate(chosen)]
 
 
-def multistep_tasks(directory: Path, count: int, seed: int) -> list[Task]:
+def multistep_tasks(directory: Path, count: int, seed: int, *, even: bool = True) -> list[Task]:
+    """`even`: the three chains of a task are equally long."""
     source = random.Random(f"multi-step {seed}")
     interfaces = [list(lines(path)) for path in sorted(directory.glob("doc_*.json"))]
     values = Values(directory)
-    return [multistep_task(number, interfaces, values, source) for number in range(count)]
+    lengths = [[1 + number % MOST_STEPS] * CHAINS if even else [source.randint(1, MOST_STEPS) for _ in range(CHAINS)]
+               for number in range(count)]
+    return [multistep_task(number, each, interfaces, values, source) for number, each in enumerate(lengths)]
 
 
-def multistep_task(number: int, interfaces: Sequence[list[Document]], values: Values, source: random.Random) -> Task:
-    chosen = [source.sample(functions, source.randint(1, MOST_STEPS)) for functions in source.sample(interfaces, CHAINS)]
+def multistep_task(number: int, lengths: list[int], interfaces: Sequence[list[Document]], values: Values,
+                   source: random.Random) -> Task:
+    chosen = [source.sample(functions, length)
+              for functions, length in zip(source.sample(interfaces, CHAINS), lengths, strict=True)]
     asked = " Also: ".join(" Then: ".join(purpose(function) for function in chain) for chain in chosen)
     chains = tuple(tuple(timed((plain(one["name"]), values.call(one, source)), source) for one in chain)
                    for chain in chosen)
@@ -113,14 +119,13 @@ class Values:
     def _learn(self, values: Iterable[Any]) -> None:
         types = {str: "string", int: "integer", float: "float"}
         for value in values:
-            if type(value) in types:
+            if type(value) in types and len(str(value)) <= VALUE_CHARACTERS:
                 self._known[types[type(value)]].append(literal(value))
 
     def call(self, function: Document, source: random.Random) -> str:
-        """With the arguments that it needs, and now and then one that it does not."""
-        parameters = function["parameters"]
-        used = {name: about for name, about in parameters["properties"].items()
-                if name in parameters["required"] or source.random() < OPTIONAL}
+        """With the arguments that it needs."""
+        properties = function["parameters"]["properties"]
+        used = {name: properties[name] for name in function["parameters"]["required"]}
         said = [f"{name}={self._value(about, about['type'], source)}" for name, about in used.items()]
         return f"{plain(function['name'])}({', '.join(said)})"
 

@@ -20,6 +20,7 @@ from cadenza.inferlets.async_calls.cml import END, HEAD, INTR, WRITTEN_TRAP, wri
 from cadenza.kernel.device.batch import Int32
 
 ANSWER = "Done."
+SAID_SECONDS = 0.1                     # that it takes to say a call, about
 Urgency = Callable[[Task, int, int], float]
 """How urgent a call is, by its chain and its step: the highest is said first."""
 
@@ -29,8 +30,8 @@ def longest_first(task: Task, chain: int, step: int) -> float:
 
 
 def critical_path(task: Task, chain: int, step: int) -> float:
-    """The time that all that hangs on it takes, in execution."""
-    return sum(call.seconds for call in task.chains[chain][step:])
+    """The time that all that hangs on it takes, to say and to execute."""
+    return sum(call.seconds + SAID_SECONDS for call in task.chains[chain][step:])
 
 
 ORDERS: dict[str, Urgency] = {"longest-first": longest_first, "critical-path": critical_path}
