@@ -1,8 +1,9 @@
 """`Guide`: what a run may sample next, by what it has sampled; and when its program may put in a word.
 
 A run may be given states, as a small automaton over tokens. It begins in the first. A sampled token for which the state
-has a move leads to another; any other token leaves it where it is. A state says which tokens may be sampled in it, and
-whether it is open: interjections wait until it is. Tokens that the program puts in move nothing.
+has a move leads to another, any other token to the one that it names for all others, or nowhere. A state says which
+tokens may be sampled in it, and whether it is open: interjections wait until it is. Tokens that the program puts in
+move nothing.
 
 Steps are submitted before it is known what the ones before them sampled, so a sample may have been drawn under another
 state's mask than its own. A greedy one drawn under `loosest`, which allows whatever some state allows, is the right one
@@ -22,10 +23,12 @@ from cadenza.kvfs.errors import Invalid
 
 
 class State(NamedTuple):
-    """`mask`: packed bits, [⌈vocabulary / 8⌉]; none allows all. `moves`: the next state, by token."""
+    """`mask`: packed bits, [⌈vocabulary / 8⌉]; none allows all. `moves`: the next state, by token; after any other it
+    is `otherwise`, or the same."""
 
     mask: UInt8 | None
     moves: Mapping[int, int]
+    otherwise: int | None
     open: bool
 
 
@@ -37,7 +40,8 @@ class Guide:
     def __init__(self, states: Sequence[State], mask: UInt8 | None = None) -> None:
         """Raises Invalid when a state and `mask` together leave no token, or a move leads nowhere."""
         self._states = [state._replace(mask=_both(state.mask, mask, number)) for number, state in enumerate(states)]
-        astray = [move for state in states for move in state.moves.values() if move >= len(states)]
+        astray = [move for state in states for move in (*state.moves.values(), state.otherwise or 0)
+                  if move >= len(states)]
         if astray:
             raise Invalid(f"a move leads to state {astray[0]}; the run has {len(states)} states, from 0", "states")
         masks = [state.mask for state in self._states if state.mask is not None]
@@ -46,7 +50,8 @@ class Guide:
 
     def follow(self, token: int) -> None:
         """`token` was sampled."""
-        move = self._states[self._state].moves.get(token)
+        state = self._states[self._state]
+        move = state.moves.get(token, state.otherwise)
         if move is not None:
             self._enter(move)
 
@@ -56,7 +61,8 @@ class Guide:
 
     def _enter(self, number: int) -> None:
         self._state = number
-        self.mask, _, self.open = self._states[number]
+        state = self._states[number]
+        self.mask, self.open = state.mask, state.open
 
 
 def _both(own: UInt8 | None, mask: UInt8 | None, number: int) -> UInt8 | None:

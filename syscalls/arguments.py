@@ -53,7 +53,8 @@ def fetch_mask(inference: Inference, record: Any) -> UInt8 | None:
 
 
 def fetch_states(inference: Inference, records: Sequence[Any]) -> list[State]:
-    return [State(fetch_mask(inference, record.mask), {move.token: move.state for move in record.moves}, record.open)
+    return [State(fetch_mask(inference, record.mask), {move.token: move.state for move in record.moves},
+                  record.otherwise, record.open)
             for record in records]
 
 

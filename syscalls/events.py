@@ -63,8 +63,7 @@ class EventCalls:
 
     @quick
     def now(self, process: Process) -> int:
-        """Of the loop's clock, which timers and waits go by: it may be a virtual one."""
-        return round(asyncio.get_running_loop().time() / NANOSECONDS)
+        return int(asyncio.get_running_loop().time() * 1e9)
 
     @quick
     def wall_clock(self, process: Process) -> int:

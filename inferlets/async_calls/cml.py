@@ -45,7 +45,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Call:
-    """A whole call; `id` is None when its result shall not interrupt."""
+    """A whole call; `id` is None when its result shall not interrupt. The code may be anything, also nothing."""
 
     id: str | None
     code: str
@@ -86,8 +86,6 @@ class Parser:
     @property
     def reserved_allowed(self) -> frozenset[str]:
         """Which reserved tokens may be sampled next so that well-formed CML can still come of it."""
-        if self.state in (State.OPENED, State.CODE) and not self._text.strip():
-            return frozenset()
         if self.state is State.OPENED and len(self._text) > MOST_ID_CHARACTERS:
             return frozenset({END})
         return FOLLOWERS[self.state]
@@ -109,23 +107,29 @@ class Parser:
         self._pending = ""
         while found := first_reserved(rest):
             start, token = found
-            events += self._words(rest[:start])
-            events += self._delimiter(token)
+            events += self.words(rest[:start])
+            events += self.delimiter(token)
             rest = rest[start + len(token) :]
         held = may_become_reserved(rest)
         self._pending = rest[len(rest) - held :]
-        events += self._words(rest[: len(rest) - held])
+        events += self.words(rest[: len(rest) - held])
         return events
 
     def finish(self) -> list[Event]:
         """The end of the turn: gives what was held back. Raises `Malformed` inside a call or a trap."""
         rest, self._pending = self._pending, ""
-        events = self._words(rest)
+        events = self.words(rest)
         if self.critical:
             raise Malformed(f"the turn ended {self.state.value}, before {END}")
         return events
 
-    def _words(self, text: str) -> list[Event]:
+    @property
+    def holds(self) -> bool:
+        """Whether the end of what was fed may be the beginning of a delimiter."""
+        return bool(self._pending)
+
+    def words(self, text: str) -> list[Event]:
+        """As `feed`, of text that is known to hold no delimiter. Not beside `feed`."""
         if not text:
             return []
         if self.state is State.OUTSIDE:
@@ -137,11 +141,12 @@ class Parser:
             raise Malformed(f"a call has more than {MOST_CODE_CHARACTERS} characters")
         return []
 
-    def _delimiter(self, token: str) -> list[Event]:
+    def delimiter(self, token: str) -> list[Event]:
+        """As `feed`, of one that came as a token of its own."""
         if token not in FOLLOWERS[self.state]:
             raise Malformed(f"{token} stands {self.state.value}")
         if token == HEAD:
-            self._id = checked_id(self._text)
+            self._id = checked_id(self._text) if self._text.strip() else None
             self._text, self.state = "", State.CODE
             return []
         if token == END:
@@ -154,8 +159,6 @@ class Parser:
         self.state, self._text, self._id = State.OUTSIDE, "", None
         if state is State.TRAPPED:
             return Trap()
-        if not code:
-            raise Malformed("a call without code")
         return Call(identity, code)
 
 

@@ -71,6 +71,7 @@ typedef struct { cadenza_token token; uint32_t state; } cadenza_move;
 typedef struct {                                                         /* record state */
   cadenza_mask mask;
   struct { const cadenza_move *at; size_t count; } moves;
+  struct { uint8_t present; uint32_t state; } otherwise;
   uint8_t open;
 } cadenza_state;
 
@@ -137,7 +138,7 @@ CADENZA_IMPORT("channel", "send") void cadenza_send(const char *text, size_t siz
 CADENZA_IMPORT("channel", "receive") void cadenza_receive(cadenza_result *answer);                         /* number */
 
 _Static_assert(sizeof(cadenza_result) == 32 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
-_Static_assert(sizeof(cadenza_pass) == 68 && sizeof(cadenza_run) == 104 && sizeof(cadenza_state) == 28, "the canonical ABI's layout");
+_Static_assert(sizeof(cadenza_pass) == 68 && sizeof(cadenza_run) == 104 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");
 _Static_assert(sizeof(cadenza_sample) == 32 && sizeof(cadenza_probe) == 16 && sizeof(cadenza_probe_answer) == 24,
                "the canonical ABI's layout");
 

@@ -87,7 +87,7 @@
     (type $t10' (variant (case "top" $t9) (case "log-probabilities" (list f32)) (case "entropy" f32) (case "logits" (list f32)))) (export "probe-answer" (type $t10 (eq $t10')))
     (type $t11' (record (field "tokens" (list u32)) (field "probes" (list $t10)) (field "computed-tokens" u32) (field "reused-tokens" u32))) (export "pass-completion" (type $t11 (eq $t11')))
     (type $t12' (record (field "token" u32) (field "state" u32))) (export "move" (type $t12 (eq $t12')))
-    (type $t13' (record (field "mask" (option $t1)) (field "moves" (list $t12)) (field "open" bool))) (export "state" (type $t13 (eq $t13')))
+    (type $t13' (record (field "mask" (option $t1)) (field "moves" (list $t12)) (field "otherwise" (option u32)) (field "open" bool))) (export "state" (type $t13 (eq $t13')))
     (type $t14' (record (field "file" u32) (field "reads" (list u32)) (field "tokens" (list u32)) (field "positions" (list u32)) (field "mask" (option $t1)) (field "sampler" $t2) (field "max-tokens" u32) (field "stop-tokens" (list u32)) (field "stop-sequences" (list (list u32))) (field "deliver-every" u32) (field "states" (list $t13)))) (export "run" (type $t14 (eq $t14')))
     (type $t15' (enum "running" "stop-token" "stop-sequence" "length" "context-full" "stopped")) (export "finish" (type $t15 (eq $t15')))
     (type $t16' (record (field "first" u32) (field "count" u32))) (export "range" (type $t16 (eq $t16')))

@@ -37,11 +37,12 @@ class Automaton:
                         np.random.default_rng(chosen.randrange(999)).random(VOCABULARY) < chosen.choice([0.1, 0.9])
                         for _ in range(count)]
         self.moves = [{chosen.randrange(VOCABULARY): chosen.randrange(count) for _ in range(200)} for _ in range(count)]
+        self.otherwise = [None, *(chosen.choice([None, chosen.randrange(count)]) for _ in range(count - 1))]
         self.open = [True, *(chosen.random() < 0.5 for _ in range(count - 1))]
 
     def states(self, inference: Inference) -> list[State]:
         masks = [None if allowed.all() else packed(allowed) for allowed in self.allowed]
-        return [State(*each) for each in zip(masks, self.moves, self.open, strict=True)]
+        return [State(*each) for each in zip(masks, self.moves, self.otherwise, self.open, strict=True)]
 
 
 class Told:
@@ -68,7 +69,7 @@ class Told:
             await asyncio.sleep(STEP_SECONDS * self.chosen.random())
             if run.ready and self.chosen.random() < 0.7:
                 self.take(run)
-            if self.chosen.random() < 0.15 and not run.over:
+            if self.chosen.random() < 0.15 and not run.over and len(self.wanted_in) < 8:
                 words = [self.chosen.randrange(VOCABULARY) for _ in range(self.chosen.randint(1, 7))]
                 self.house.inference.interject(run, int32(*words))
                 self.wanted_in.append(words)
@@ -101,7 +102,8 @@ class Told:
             seen = [*self.prompt, *self.tokens[:at]]
             drawn = next_token(seen, len(seen) - 1 if self.sampler.temperature else 0)
             assert self.tokens[at] == allowed_from(drawn, self.automaton.allowed[state])
-            state = self.automaton.moves[state].get(self.tokens[at], state)
+            after = self.automaton.moves[state].get(self.tokens[at], self.automaton.otherwise[state])
+            state = state if after is None else after
             at += 1
 
 
@@ -157,7 +159,7 @@ def test_a_closed_state_keeps_what_is_put_in_waiting_until_its_end() -> None:
         for _ in range(30):
             said.append(next_token([1, 2, 3, *said]))
         closing, opening = said[2], said[9]
-        run = begun(house, [State(None, {closing: 1}, True), State(None, {opening: 0}, False)])
+        run = begun(house, [State(None, {closing: 1}, None, True), State(None, {opening: 0}, None, False)])
         while run.taken < 4:
             await asyncio.sleep(STEP_SECONDS / 2)
             run.take()
@@ -196,10 +198,10 @@ def test_states_are_checked() -> None:
     none, all_but_one = np.zeros(2, np.uint8), np.array([255, 254], np.uint8)
     none[0] = 1
     with pytest.raises(Invalid, match="state 2; the run has 1"):
-        Guide([State(None, {3: 2}, True)])
+        Guide([State(None, {3: 2}, None, True)])
     with pytest.raises(Invalid, match="hide every token"):
-        Guide([State(none, {}, True)], np.array([254, 255], np.uint8))
-    guide = Guide([State(none, {0: 1}, True), State(all_but_one, {}, False)])
+        Guide([State(none, {}, None, True)], np.array([254, 255], np.uint8))
+    guide = Guide([State(none, {0: 1}, None, True), State(all_but_one, {}, None, False)])
     assert [guide.allows(token) for token in (0, 1)] == [True, False]
     guide.follow(0)
     assert [guide.allows(token) for token in (0, 1, 8)] == [True, True, False]

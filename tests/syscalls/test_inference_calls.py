@@ -200,7 +200,7 @@ async def test_passes_and_runs_are_taken_as_what_they_are() -> None:
 async def test_a_program_puts_tokens_into_a_run_that_goes_on() -> None:
     async with Desk() as desk:
         process = desk.spawn()
-        closed = {"mask": None, "moves": [], "open": False}
+        closed = {"mask": None, "moves": [], "otherwise": None, "open": False}
         file = desk.ask(process, "kv.create")
         handle = desk.ask(process, "inference.decode", a_run(file, [1, 2], max_tokens=3, deliver_every=3,
                                                              states=[closed]))
@@ -225,7 +225,10 @@ async def test_a_program_puts_tokens_into_a_run_that_goes_on() -> None:
 async def test_states_say_what_a_run_may_sample() -> None:
     async with Desk(vocabulary_size=64) as desk:
         process = desk.spawn()
-        states = [{"mask": {"tokens": [3], "allowed": True}, "moves": [{"token": 3, "state": 1}], "open": True},
-                  {"mask": {"tokens": [5], "allowed": True}, "moves": [{"token": 5, "state": 0}], "open": False}]
+        states = [
+            {"mask": {"tokens": [3], "allowed": True}, "moves": [{"token": 3, "state": 1}], "otherwise": None,
+             "open": True},
+            {"mask": {"tokens": [5], "allowed": True}, "moves": [], "otherwise": 0, "open": False},
+        ]
         said = await decode(desk, process, a_run(desk.ask(process, "kv.create"), [1], max_tokens=6, states=states))
         assert said == ([3, 5, 3, 5, 3, 5], "length")

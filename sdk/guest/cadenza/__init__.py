@@ -17,6 +17,7 @@ from . import arithmetic, channel, errors, events, inference, kv, model, process
 from .arguments import Arguments
 from .channel import Source, messages, publish, pull, push, receive, send, subscribe
 from .context import Context
+from .decoding import Decoding
 from .errors import (
     Busy,
     Cancelled,
@@ -44,10 +45,10 @@ from .process import Child, ExitStatus, kill, pid, signals, spawn
 from .tools import Call, Tools
 
 __all__ = [
-    "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Denied", "DeviceLost",
-    "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal", "Invalid",
-    "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run", "Sampler",
-    "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic", "channel",
-    "errors", "events", "forward", "inference", "kill", "kv", "messages", "model", "pid", "process", "publish", "pull",
-    "push", "receive", "send", "signals", "spawn", "subscribe", "timer", "tools", "wait",
+    "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Decoding", "Denied",
+    "DeviceLost", "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal",
+    "Invalid", "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run",
+    "Sampler", "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic",
+    "channel", "errors", "events", "forward", "inference", "kill", "kv", "messages", "model", "pid", "process",
+    "publish", "pull", "push", "receive", "send", "signals", "spawn", "subscribe", "timer", "tools", "wait",
 ]  # fmt: skip

@@ -57,11 +57,12 @@ class Mask:
 
 @dataclass(frozen=True)
 class State:
-    """What a run may sample now. A sampled token among `moves` leads to another state, by its number; interjections
-    wait while it is not `open`."""
+    """What a run may sample now. A sampled token among `moves` leads to another state, by its number; any other leads
+    to `otherwise`, or nowhere. Interjections wait while it is not `open`."""
 
     mask: Mask | None = None
     moves: Mapping[int, int] = field(default_factory=dict)
+    otherwise: int | None = None
     open: bool = True
 
 
@@ -263,7 +264,8 @@ def mask_of(mask: Mask | None) -> kernel.LogitMask | None:
 
 
 def state_of(state: State) -> kernel.State:
-    return kernel.State(mask_of(state.mask), [kernel.Move(*move) for move in state.moves.items()], state.open)
+    moves = [kernel.Move(*move) for move in state.moves.items()]
+    return kernel.State(mask_of(state.mask), moves, state.otherwise, state.open)
 
 
 def probe_of(probe: Probe) -> kernel.Probe:

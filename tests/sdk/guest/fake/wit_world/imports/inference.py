@@ -26,7 +26,7 @@ Run = record(
     "Run", "file reads tokens positions mask sampler max_tokens stop_tokens stop_sequences deliver_every states"
 )
 Move = record("Move", "token state")
-State = record("State", "mask moves open")
+State = record("State", "mask moves otherwise open")
 Progress = record("Progress", "tokens finish computed_tokens reused_tokens interjected")
 Probe_Top, Probe_LogProbabilities = record("Probe_Top", "value"), record("Probe_LogProbabilities", "value")
 Probe_Entropy, Probe_Logits = record("Probe_Entropy", ""), record("Probe_Logits", "")
