@@ -31,14 +31,14 @@ from benchmarks.calls.world import CLOUD, LOCAL, Mode, Setting, latencies, prepa
 from benchmarks.harness import Figures
 from benchmarks.picture import Line, draw
 
-CLIENT = Mode("client", "one by one", resume=True)
+CLIENT = Mode("client", "client")
 ONE_BY_ONE = Mode("one by one", "one by one")
 PARALLEL = Mode("parallel", "parallel")
 ASYNCHRONOUS = [Mode(f"asynchronous, {until}, {order}", "asynchronous", order=order, until=until)
                 for until in ("any", "all") for order in ("longest-first", "critical-path")]
 MODES = [CLIENT, ONE_BY_ONE, PARALLEL, *ASYNCHRONOUS]
 CRITICAL = ASYNCHRONOUS[1]
-ADAPTIVE = Mode("adaptive", "asynchronous", order="critical-path")
+ADAPTIVE = Mode("adaptive", "adaptive", order="critical-path")
 SWEPT = [PARALLEL, CRITICAL, ADAPTIVE]
 KINDS: dict[str, Callable[[Path, int, int], list[Task]]] = {
     "parallel": parallel_tasks, "multistep": multistep_tasks, "uneven": partial(multistep_tasks, even=False)}

@@ -1,79 +1,104 @@
-import asyncio, json
-import cadenza
-from cadenza import model
-from cadenza.events import now
+"""The program in which all agents work: it does the tasks of its arguments, and prints how many seconds each took.
 
-async def one(task, args):
-    calls = {}
-    for name, code, seconds, value in task["calls"]: calls.setdefault(code, []).append((seconds, value))
-    async def tool(code):
-        seconds, value = calls[code].pop(0)
+Tools sleep for as long as the task says, call by call; they are expected to take what they take on average.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from statistics import mean
+from typing import Any
+
+import cadenza
+from async_calls.adaptive import Adaptive, Profile
+from async_calls.asynchronous import Asynchronous
+from async_calls.cml import Code
+from async_calls.executor import critical_path, longest_first
+from async_calls.outcome import Agent, Outcome
+from async_calls.synchronous import Synchronous, calls_in
+from async_calls.toolbox import Tool, Toolbox
+from cadenza import Context
+
+ANSWER = "Done."
+BETWEEN_TASKS_SECONDS = 1.0            # until what is under way on the device is over
+
+
+class Client:
+    """Not beside the model: each turn is a request with the whole conversation, and to resume it costs `seconds`."""
+
+    manner = "Functions one by one"
+
+    def __init__(self, tools: Toolbox, seconds: float) -> None:
+        self._tools = tools
+        self._seconds = seconds
+
+    async def act(self, context: Context) -> Outcome:
+        outcome, messages = Outcome(turns=0), list(context.messages)
+        while True:
+            async with Context() as fresh:
+                for message in messages:
+                    fresh.message(str(message["role"]), str(message["content"]))
+                said = await fresh.generate().text()
+                outcome.turns += 1
+                outcome.text, codes = calls_in(said)
+                if not codes:
+                    return outcome
+                messages = [*fresh.messages, {"role": "tool", "content": await self._tools.run(codes[0])}]
+            await asyncio.sleep(self._seconds)
+
+
+async def main(args: cadenza.Arguments) -> None:
+    profile = Profile()
+    for task in args.tasks:
+        left = [Code.parse(code) for _, code, _, _ in task["calls"]]
+        agent = agent_of(args, task, toolbox(task, left), profile)
+        async with Context() as context:
+            context.system(f"{agent.manner}: {task['declared']}")
+            context.user(task["user"])
+            began = cadenza.events.now()
+            outcome = await agent.act(context)
+            took = cadenza.events.now() - began
+        if left or outcome.text != ANSWER:
+            raise RuntimeError(f"{task['user']!r} ended with {outcome.text!r} and {len(left)} calls to go")
+        print(took, flush=True)
+        await asyncio.sleep(BETWEEN_TASKS_SECONDS)
+
+
+def agent_of(args: cadenza.Arguments, task: dict[str, Any], tools: Toolbox, profile: Profile) -> Agent:
+    order = critical_path(task["after"], tools) if args.order == "critical-path" else longest_first
+    asynchronous = Asynchronous(tools, resume=args.until, order=order)
+    parallel = Synchronous(tools, parallel=True, order=order)
+    match args.agent:
+        case "client":
+            return Client(tools, args.resume_seconds)
+        case "one by one":
+            return Synchronous(tools)
+        case "parallel":
+            return parallel
+        case "asynchronous":
+            return asynchronous
+        case _:
+            return Adaptive(tools, asynchronous, parallel, profile)
+
+
+def toolbox(task: dict[str, Any], left: list[Code]) -> Toolbox:
+    """The functions of a task. What is called goes from `left`."""
+    tools, times = Toolbox(), defaultdict[str, list[float]](list)
+    answers = [(seconds, value) for _, _, seconds, value in task["calls"]]
+    for name, _, seconds, _ in task["calls"]:
+        times[name].append(seconds)
+    for name, expected in times.items():
+        tools.put(Tool(name, sleeper(name, left, answers), mean(expected)))
+    return tools
+
+
+def sleeper(name: str, left: list[Code], answers: list[tuple[float, str]]) -> Callable[..., Awaitable[str]]:
+    async def call(*arguments: object, **named: object) -> str:
+        place = left.index(Code(name, arguments, tuple(named.items())))
+        del left[place]
+        seconds, value = answers.pop(place)
         await asyncio.sleep(seconds)
         return value
-    began = now()
-    system = f"{args.agent}: {task['declared']}"
-    if args.agent == "asynchronous":
-        await asynchronous(system, task, args, tool)
-    else:
-        await synchronous(system, task, args, tool)
-    ended = now()
-    assert not any(calls.values()), calls
-    return ended - began
-
-async def synchronous(system, task, args, tool):
-    context = cadenza.Context()
-    context.system(system); context.user(task["user"])
-    while True:
-        if args.resume:
-            await asyncio.sleep(args.resume)
-        g = context.generate(max_tokens=2000)
-        text = await g.text()
-        codes = model.detokenize(g.tokens, special=True).removesuffix("<|end|>").split("<|call|>")[1:]
-        if not codes:
-            assert text == "Done.", text
-            break
-        values = await asyncio.gather(*(tool(code) for code in codes))
-        for value in values: context.tool(value)
-    context.close()
-
-async def asynchronous(system, task, args, tool):
-    prompt = model.tokenize(model.chat([dict(role="system", content=system), dict(role="user", content=task["user"])], True), True)
-    special = {n: model.tokenize(n, True)[0] for n in ("[CALL]", "[HEAD]", "[END]", "[TRAP]", "<|end|>", "[INTR]")}
-    file = cadenza.File.create()
-    States = [cadenza.State(moves={special["[CALL]"]: 1, special["[TRAP]"]: 1}), cadenza.State(moves={special["[END]"]: 0}, open=False)]
-    def start(tokens): return cadenza.Run(file, tokens, max_tokens=3000, stop_tokens=[special["<|end|>"]], stop_sequences=[[special["[TRAP]"], special["[END]"]]], states=States)
-    run = start(prompt)
-    said = []; pending = []; running = 0; wake = asyncio.Event()
-    async def call(name, code):
-        nonlocal running
-        running += 1
-        value = await tool(code)
-        running -= 1
-        pending.append(model.tokenize(f"[INTR]{name}[HEAD]{value}[END]", True))
-        if run.finish == "running":
-            run.interject(pending[-1])
-        wake.set()
-    while True:
-        tokens = await run.take()
-        put = {i for f, c in run.interjected for i in range(f, f + c)}
-        del pending[:len(run.interjected)]
-        for i, t in enumerate(tokens):
-            if i in put: continue
-            said.append(t)
-            if t == special["[END]"]:
-                text = model.detokenize(said, special=True); said = []
-                if "[CALL]" in text:
-                    name, code = text.split("[CALL]")[1].removesuffix("[END]").split("[HEAD]")
-                    asyncio.ensure_future(call(name, code))
-        if run.finish == "running": continue
-        if run.finish != "stop-sequence": break
-        last = tokens[-1]
-        while not pending or (args.until == "all" and running):
-            wake.clear(); await wake.wait()
-        run = start([last, *(t for p in pending for t in p)]); pending.clear()
-    file.close()
-
-async def main(args):
-    for task in args.tasks:
-        print(await one(task, args), flush=True)
-        await asyncio.sleep(1)
+    return call

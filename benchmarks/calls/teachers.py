@@ -95,7 +95,8 @@ class Parallel(OneByOne):
     most = 1_000_000
 
 
-MANNERS: dict[str, type[Teacher]] = {"asynchronous": Asynchronous, "one by one": OneByOne, "parallel": Parallel}
+MANNERS: dict[str, type[Teacher]] = {"Functions that interrupt": Asynchronous, "Functions one by one": OneByOne,
+                                     "Functions all at once": Parallel}
 
 
 class Script:

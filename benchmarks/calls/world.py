@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,11 @@ TASKS_AT_ONCE = 10                     # that fit into a program's arguments
 
 @dataclass(frozen=True)
 class Mode:
-    """How a task is worked on. `resume`: whether every turn is a request of a client, which costs to resume. `order`:
-    of what can be said, and of what waits for a slot. `until`: what a trap waits for, any result or all of them."""
+    """How a task is worked on. `agent`: one of the program's. `order`: of what can be said, and of what waits for a slot.
+    `until`: what a trap waits for, any result or all of them."""
 
     name: str
     agent: str
-    resume: bool = False
     order: str = "longest-first"
     until: str = "any"
 
@@ -111,10 +111,15 @@ def declarations(task: Task) -> str:
 
 def arguments(tasks: Sequence[Task], mode: Mode, setting: Setting) -> dict[str, Any]:
     """Of the program."""
-    given = [{"user": task.question, "declared": declarations(task),
+    given = [{"user": task.question, "declared": declarations(task), "after": chained(task),
               "calls": [[call.name, call.code, call.seconds, call.value] for call in task.calls]} for task in tasks]
-    return {"agent": mode.agent, "resume": setting.resume if mode.resume else 0.0, "order": mode.order,
-            "until": mode.until, "tasks": given}
+    return {"agent": mode.agent, "resume_seconds": setting.resume, "order": mode.order, "until": mode.until,
+            "tasks": given}
+
+
+def chained(task: Task) -> dict[str, list[str]]:
+    """Which function needs the result of which."""
+    return {before.name: [call.name] for chain in task.chains for before, call in pairwise(chain)}
 
 
 def upload() -> bytes:
