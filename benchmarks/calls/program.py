@@ -11,14 +11,16 @@ from collections.abc import Awaitable, Callable
 from statistics import mean
 from typing import Any
 
-import cadenza
-from async_calls.adaptive import Adaptive, Profile
+from async_calls.adaptive import Adaptive
 from async_calls.asynchronous import Asynchronous
 from async_calls.cml import Code
 from async_calls.executor import critical_path, longest_first
 from async_calls.outcome import Agent, Outcome
+from async_calls.profile import Profile
 from async_calls.synchronous import Synchronous, calls_in
 from async_calls.toolbox import Tool, Toolbox
+
+import cadenza
 from cadenza import Context
 
 ANSWER = "Done."
@@ -26,7 +28,7 @@ BETWEEN_TASKS_SECONDS = 1.0            # until what is under way on the device i
 
 
 class Client:
-    """Not beside the model: each turn is a request with the whole conversation, and to resume it costs `seconds`."""
+    """Not beside the model: each turn is a request with the whole conversation, which costs `seconds` before it."""
 
     manner = "Functions one by one"
 
@@ -37,6 +39,7 @@ class Client:
     async def act(self, context: Context) -> Outcome:
         outcome, messages = Outcome(turns=0), list(context.messages)
         while True:
+            await asyncio.sleep(self._seconds)
             async with Context() as fresh:
                 for message in messages:
                     fresh.message(str(message["role"]), str(message["content"]))
@@ -46,7 +49,6 @@ class Client:
                 if not codes:
                     return outcome
                 messages = [*fresh.messages, {"role": "tool", "content": await self._tools.run(codes[0])}]
-            await asyncio.sleep(self._seconds)
 
 
 async def main(args: cadenza.Arguments) -> None:

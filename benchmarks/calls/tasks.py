@@ -1,10 +1,10 @@
 """Tasks made of the Berkeley function calling leaderboard: which calls solve them, how long each of those takes.
 
-*Parallel*: the questions of its parallel files, with the calls of the ground truth, all independent. *Multi-step*: three
-chains of one to five calls, each of functions of one of its interfaces for tasks of several turns (files, trading,
-travel, …); each call of a chain needs the result of the one before it. The chains of a task are equally long, one to
-five in turn; *uneven* ones have lengths of their own. Execution times are log-normal (σ 0.6), cut to 30 … 500 ms,
-mean 110 ms.
+*Parallel*: the questions of its parallel files, with the calls of the ground truth, all independent. *Multi-step*:
+three chains of one to five calls, each of functions of one of its interfaces for tasks of several turns (files,
+trading, travel, …); each call of a chain needs the result of the one before it. The chains of a task are equally long,
+one to five in turn; *uneven* ones have lengths of their own. Execution times are log-normal (σ 0.6), cut to 30 … 500
+ms, mean 110 ms.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
+from statistics import NormalDist, mean
 from typing import Any
 
 PARALLEL = ("parallel", "parallel_multiple")
@@ -76,10 +76,10 @@ def solved_questions(directory: Path) -> Iterator[Solved]:
 
 
 def parallel_tasks(directory: Path, count: int, seed: int) -> list[Task]:
-    """So many, drawn from all questions; all of them at most."""
+    """So many of all questions, evenly from those with short calls to those with long ones."""
     source = random.Random(f"parallel {seed}")
-    questions = list(solved_questions(directory))
-    chosen = source.sample(questions, min(count, len(questions)))
+    questions = sorted(solved_questions(directory), key=lambda one: mean(len(code) for _, code in one.codes))
+    chosen = [questions[(2 * place + 1) * len(questions) // (2 * count)] for place in range(count)]
     return [Task(number, one.question, tuple(one.functions.values()),
                  tuple((timed(code, source),) for code in one.codes)) for number, one in enumerate(chosen)]
 

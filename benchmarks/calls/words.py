@@ -39,7 +39,8 @@ class Words:
         trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=list(SPECIAL), show_progress=False,
                                       initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
         trained.train_from_iterator(_texts(directory), trainer)
-        self.special = {name: int(trained.token_to_id(name)) for name in SPECIAL}
+        known: dict[str, int] = trained.get_vocab()
+        self.special = {name: known[name] for name in SPECIAL}
         end, begin = self.special[END_OF_TURN], self.special[BEGIN]
         self._tokenizer = Tokenizer(json.loads(trained.to_str()), VOCABULARY, [end], begin)
         facts = ModelFacts("bfcl", "0" * 64, VOCABULARY, CONTEXT_TOKENS, (end,), begin)

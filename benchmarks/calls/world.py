@@ -32,8 +32,8 @@ TASKS_AT_ONCE = 10                     # that fit into a program's arguments
 
 @dataclass(frozen=True)
 class Mode:
-    """How a task is worked on. `agent`: one of the program's. `order`: of what can be said, and of what waits for a slot.
-    `until`: what a trap waits for, any result or all of them."""
+    """How a task is worked on. `agent`: one of the program's. `order`: of what can be said, and of what waits for a
+    slot. `until`: what a trap waits for, any result or all of them."""
 
     name: str
     agent: str
@@ -55,8 +55,8 @@ LOCAL, CLOUD = Setting("local", 0.008, 0.059), Setting("cloud", 0.005, 0.310)
 
 
 def latencies(words: Words, tasks: Sequence[Task], mode: Mode, setting: Setting) -> list[float]:
-    """Virtual seconds that each task takes, one after the other, alone on the machine. The interpreter has been compiled
-    before (`prepare`). Raises RuntimeError when the program fails."""
+    """Virtual seconds that each task takes, one after the other, alone on the machine. The interpreter has been
+    compiled before (`prepare`). Raises RuntimeError when the program fails."""
     return simulate(_latencies(words, tasks, mode, setting))
 
 
@@ -100,8 +100,8 @@ def script(words: Words, tasks: Sequence[Task], order: str) -> Script:
     says = Script(words)
     for task in tasks:
         for manner, teacher in MANNERS.items():
-            prompt = f"<|begin|><|system|>{manner}: {declarations(task)}<|end|><|user|>{task.question}<|end|><|assistant|>"
-            says.teach(prompt, partial(teacher, task, ORDERS[order]))
+            told = f"<|system|>{manner}: {declarations(task)}<|end|><|user|>{task.question}<|end|>"
+            says.teach(f"<|begin|>{told}<|assistant|>", partial(teacher, task, ORDERS[order]))
     return says
 
 
