@@ -117,6 +117,7 @@ class Inference:
     def _begin(self, process: Process, work: W) -> W:
         work.allow_pages = process.allow_pages
         work.pid = process.pid
+        work.trace = process.trace.begin_work(work.kind)
         work.arrival = process.place if self._engine.reclaimer.policy.keeps_place else 0
         try:
             self._engine.add(work)

@@ -88,6 +88,10 @@ QUEUE_MESSAGES = 1024                       # messages waiting in one channel
 QUEUES_PER_USER = 1024
 MESSAGE_OVERHEAD_BYTES = 64                 # that a waiting message counts as, beside its text
 QUEUED_BYTES_PER_USER = 64 * MEBIBYTE       # text waiting in all channels of a user
+TRACE_RECORDS = 4096                        # kept of what a process does; the oldest go first, counted
+TRACE_TEXT_BYTES = 256                      # of what one record says; longer ones are cut
+TRACE_TRACK_BYTES = 64                      # likewise, of a mark's track
+TRACE_GAP_SECONDS = 0.1                     # between two tokens, or waits, that make one record
 TOOLS_PER_USER = 256                        # whose durations are remembered; those not called for longest go first
 TERMINATE_SECONDS = 5.0                     # between `terminate` and `kill` when the daemon stops
 

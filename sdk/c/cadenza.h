@@ -106,6 +106,7 @@ typedef struct {
 
 enum { CADENZA_OUTPUT, CADENZA_ERROR_OUTPUT };
 enum { CADENZA_ANY, CADENZA_ALL };
+enum { CADENZA_BEGIN, CADENZA_END, CADENZA_INSTANT };
 typedef struct { cadenza_handle handle; cadenza_text tool; struct { bool present; uint64_t nanoseconds; } expected; }
     cadenza_intent;
 
@@ -113,6 +114,9 @@ CADENZA_IMPORT("process", "arguments") void cadenza_arguments(cadenza_text *answ
 CADENZA_IMPORT("process", "entropy") uint64_t cadenza_entropy(void);
 CADENZA_IMPORT("process", "log") void cadenza_log(uint32_t to, const char *text, size_t size, cadenza_result *answer);
 CADENZA_IMPORT("process", "exit") void cadenza_exit(uint32_t code);
+/* For those who look at what this process does; kind: enum below. */
+CADENZA_IMPORT("process", "mark") void cadenza_trace(
+    uint32_t kind, const char *track, size_t track_size, const char *text, size_t size);
 /* Blocks. Answers `tokens`: the handles that are ready. */
 CADENZA_IMPORT("events", "wait") void cadenza_wait(
     const cadenza_handle *handles, size_t count, uint32_t until, uint32_t has_timeout, uint64_t timeout_ns,

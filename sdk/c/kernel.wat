@@ -6,6 +6,7 @@
     (type $t3' (enum "finished" "failed" "exited" "trapped" "killed" "cpu-limit" "wall-limit" "memory-limit" "output-limit")) (export "ending" (type $t3 (eq $t3')))
     (type $t4' (record (field "ending" $t3) (field "code" u8) (field "message" string))) (export "exit-status" (type $t4 (eq $t4')))
     (type $t5' (enum "terminate" "kill" "interrupt" "user")) (export "signal" (type $t5 (eq $t5')))
+    (type $t6' (enum "begin" "end" "instant")) (export "mark-kind" (type $t6 (eq $t6')))
     (export "pid" (func  (result u32)))
     (export "arguments" (func  (result string)))
     (export "payload" (func  (result (list (tuple string string)))))
@@ -18,6 +19,7 @@
     (export "kill" (func (param "pid" u32) (param "signal" $t5) (result (result  (error $t2)))))
     (export "signals" (func  (result (result u32 (error $t2)))))
     (export "take-signal" (func (param "signals" u32) (result (result (option $t5) (error $t2)))))
+    (export "mark" (func (param "kind" $t6) (param "track" string) (param "text" string)))
   ))
   (import "cadenza:kernel/events@0.1.0" (instance $events
     (type $t0' (enum "any" "all")) (export "until" (type $t0 (eq $t0')))

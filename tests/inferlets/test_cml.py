@@ -153,7 +153,8 @@ def test_malformed_is_refused(said: str) -> None:
 
 
 @pytest.mark.parametrize(("said", "call"), [
-    (f"{CALL}{END}", Call(None, "")), (f"{CALL}a{HEAD}{END}", Call("a", "")), (f"{CALL} {HEAD}f(){END}", Call(None, "f()")),
+    (f"{CALL}{END}", Call(None, "")), (f"{CALL}a{HEAD}{END}", Call("a", "")),
+    (f"{CALL} {HEAD}f(){END}", Call(None, "f()")),
 ])  # fmt: skip
 def test_a_call_without_code_or_name_is_a_call(said: str, call: Call) -> None:
     """It fails when it is run: a sampler that follows the grammar may well say it."""

@@ -125,8 +125,8 @@ class Loop(asyncio.AbstractEventLoop):
                 handle._run()
 
     def _until_timer(self) -> int | None:
-        """Nanoseconds until the earliest timer, rounded up: then it is due. None when there is none. Raises
-        RuntimeError when all would sleep."""
+        """Nanoseconds until the earliest timer, rounded up: after such a wait it is due. None when there is none.
+        Raises RuntimeError when all would sleep."""
         while self._timers and self._timers[0]._cancelled:
             heapq.heappop(self._timers)
             self._dead_timers -= 1
