@@ -45,11 +45,7 @@ class VirtualClock(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jump.now
 
-<<<<<<< HEAD
-    def run_in_executor(
-=======
     def run_in_executor(  # type: ignore[override]
->>>>>>> main
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
         answer = super().run_in_executor(executor, func, *args)
