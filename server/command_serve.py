@@ -44,6 +44,12 @@ def serve(
     max_priority: Annotated[
         int, typer.Option(min=PRIORITY_LEAST, max=PRIORITY_MOST, help="The highest that users may give a process.")
     ] = 0,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="A host that programs may talk to: *.example.org:8443.")
+    ] = None,
+    mcp: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=COMMAND|URL", help="An MCP server whose tools they may call.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Start the daemon; it runs until SIGTERM or Ctrl-C."""
@@ -51,6 +57,7 @@ def serve(
     options = ServeOptions(
         model=model, device=device, dtype=dtype, pages=pages, kv_gib=kv_gib, host_gib=host_gib, disk_gib=disk_gib,
         quota_gib=quota_gib, memory_policy=memory_policy, page_tokens=page_tokens, threads=threads, state=directory,
+        allow_hosts=tuple(allow_host or ()), mcp_servers=tuple(mcp or ()),
     )  # fmt: skip
     listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port, max_priority)
     invoked = invocation(context, json=json)

@@ -24,5 +24,17 @@ RECEIPTS = 1024                             # not sent yet; then the client's me
 BOUND_SECONDS = 5.0                         # a bound process without a client attached lives so long
 STOP_SECONDS = 2.0                          # between the end of the last process and the end of the last connection
 
+# --- tools ---
+CONNECT_SECONDS = 10.0                      # to one address of a host
+CONNECT_ADDRESSES = 4                       # tried of a host
+RESOLVER_THREADS = 16                       # names asked for at once
+MCP_MESSAGE_BYTES = 2 << 20                 # of a server's, or it is ended: parsed at once, in about 10 ms
+MCP_TOOLS = 256                             # of one server
+MCP_DESCRIPTION_BYTES = 16 << 10            # of one tool, schema and all; else it is left out
+MCP_START_SECONDS = 10.0
+MCP_STOP_SECONDS = 1.0                      # between the end of a server's input and the end of it
+MCP_RESTART_SECONDS = 1.0                   # before one that died is started again; twice as long each time
+MCP_RESTART_SECONDS_MOST = 60.0
+
 # --- the daemon ---
 COLLECT_OBJECTS = 20_000                    # made and not given back before Python looks for garbage among them

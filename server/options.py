@@ -57,6 +57,8 @@ class ServeOptions:
     run_ahead: int = RUN_AHEAD_STEPS        # steps submitted before the first of them has come back
     memory_policy: str = MEMORY_POLICY      # what becomes of the pages of programs that wait
     limits: ProcessLimits = field(default_factory=ProcessLimits)
+    allow_hosts: tuple[str, ...] = ()       # patterns of hosts that programs may talk to, if their manifest asks
+    mcp_servers: tuple[str, ...] = ()       # NAME=COMMAND or NAME=URL, likewise
 
 
 @dataclass(frozen=True, slots=True)
