@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,11 +18,13 @@ from typing import TypeAlias
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
-from mcp_types import jsonrpc_message_adapter
+from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, JSONRPCMessage, jsonrpc_message_adapter
 
 from cadenza.server.limits import MCP_MESSAGE_BYTES, MCP_STOP_SECONDS
 
 Incoming: TypeAlias = SessionMessage | Exception
+HEAD_BYTES = 256                            # of a message: enough for its id
+ANSWER = re.compile(rb'\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*([0-9]{1,15})\b')
 Streams = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSendStream[SessionMessage]]
 
 
@@ -48,22 +51,44 @@ async def mcp_pipe(command: Sequence[str], ended: Callable[[str], None]) -> Asyn
 async def _read(child: asyncio.subprocess.Process, to: MemoryObjectSendStream[Incoming],
                 ended: Callable[[str], None]) -> None:
     assert child.stdout is not None
-    why = "it has closed its output"
     async with to:
-        while True:
-            try:
-                line = await child.stdout.readline()
-            except ValueError:
-                why = f"it sent a message of over {MCP_MESSAGE_BYTES} bytes"
-                break
-            if not line:
-                break
-            try:
-                message: Incoming = SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
-            except ValueError:
-                continue                     # servers print; what is no message is nobody's answer
-            await to.send(message)
-    ended(why)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                line, whole = await _line(child.stdout)
+                message = _message(line) if whole else _refusal(line)
+                if message is not None:
+                    await to.send(SessionMessage(message))
+    ended("it has closed its output")
+
+
+async def _line(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
+    """The next line; of one that is too long its beginning, and False. Raises IncompleteReadError at the end."""
+    head = b""
+    while True:
+        try:
+            line = await reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as overrun:
+            head = head or (await reader.readexactly(min(overrun.consumed, HEAD_BYTES)))
+            await reader.readexactly(max(0, overrun.consumed - HEAD_BYTES))
+        else:
+            return (head, False) if head else (line, True)
+
+
+def _message(line: bytes) -> JSONRPCMessage | None:
+    """None for what is none: servers print."""
+    try:
+        return jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except ValueError:
+        return None
+
+
+def _refusal(head: bytes) -> JSONRPCMessage | None:
+    """What is answered in place of an answer that is too long. None if it is not one: then nobody waits for it."""
+    answer = ANSWER.match(head)
+    if answer is None:
+        return None
+    error = ErrorData(code=INTERNAL_ERROR, message=f"the answer has over {MCP_MESSAGE_BYTES} bytes, the limit")
+    return JSONRPCError(jsonrpc="2.0", id=int(answer[1]), error=error)
 
 
 async def _write(child: asyncio.subprocess.Process, outgoing: MemoryObjectReceiveStream[SessionMessage]) -> None:

@@ -127,8 +127,8 @@ class McpServer:
                 life.cancel()
                 await asyncio.wait([life])
             self._session = None
-            if not self._down.is_set():
-                self._why = why_of(life)
+            why = why_of(life)
+            self._why = self._why if self._down.is_set() else why
             self.tried.set()
             log.warning("MCP server %r is down: %s; started again in %g s", self.name, self._why, self._pause)
             await asyncio.sleep(self._pause)

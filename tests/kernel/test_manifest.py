@@ -104,7 +104,7 @@ def test_what_a_pattern_matches(pattern: str, scheme: str, host: str, port: int,
     assert HostPattern.parse(pattern).matches(scheme, host, port) is matches
 
 
-@pytest.mark.parametrize("text", ["", "*.", "a..b", "-a.b", "::1", "[a]", "a:0", "a:65536", "a:x", "*.*.a", "é.fr"])
+@pytest.mark.parametrize("text", ["", "*.", "a..b", "-a.b", "::1", "[a]", "a:0", "a:65536", "*.*.a", "é.fr"])
 def test_what_is_no_pattern(text: str) -> None:
     with pytest.raises(Invalid):
         HostPattern.parse(text)
@@ -114,6 +114,7 @@ def test_which_addresses_are_public() -> None:
     public = ["8.8.8.8", "2606:4700::1"]
     local = ["127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
              "224.0.0.1", "233.1.1.1", "240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1", "::", "::1",
-             "fe80::1", "fc00::1", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "64:ff9b::7f00:1",
+             "fe80::1", "fc00::1", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1",
+             "64:ff9b::7f00:1",
              "2002:7f00:1::", "2001::1", "2001:db8::1"]
     assert [text for text in public + local if is_public(ip_address(text))] == public
