@@ -36,7 +36,7 @@ class HostPattern:
     @classmethod
     def parse(cls, text: str) -> HostPattern:
         """Raises Invalid."""
-        host, port = split_port(text.lower())
+        host, port = (text, None) if "/" in text else split_port(text.lower())
         bare = host.removeprefix("*.")
         if host != "*" and address_of(host) is None and not NAME.fullmatch(bare):
             raise Invalid(f"{text!r} is no pattern of hosts: write api.example.org, *.example.org:8443 or "

@@ -37,10 +37,11 @@ from cadenza.kvfs.records import Layout
 from cadenza.kvfs.store import Store
 from cadenza.kvfs.tiers import Tiers
 from cadenza.sdk.guest.build import BuildError, build
+from cadenza.server.allowed import Allowed
 from cadenza.server.devices import GIBIBYTE, start_device
 from cadenza.server.limits import COLLECT_OBJECTS
 from cadenza.server.options import MEMORY_POLICY, Progress, ServeOptions, default_cache
-from cadenza.server.outside import Allowed, Outside
+from cadenza.server.outside import Outside
 from cadenza.syscalls.table import WIT, abi, handlers
 
 
@@ -68,8 +69,7 @@ async def boot(options: ServeOptions, progress: Progress = lambda what, done, to
     assembly = Assembly(options.state, options.cache, options.limits, options.step_tokens,
                         run_ahead=options.run_ahead, memory_policy=options.memory_policy,
                         quota_bytes=int((options.quota_gib or 0) * GIBIBYTE),
-                        disk_bytes=int(options.disk_gib * GIBIBYTE),
-                        allowed=Allowed(options.allow_hosts, options.mcp_servers))
+                        disk_bytes=int(options.disk_gib * GIBIBYTE), allowed=options.allowed)
     try:
         return await assemble(link, language, assembly, progress)
     except BaseException:
@@ -129,7 +129,7 @@ async def open_tools(allowed: Allowed, progress: Progress) -> Tools:
     progress("start MCP servers", 0, 0)
     outside = await Outside.open(allowed)
     progress("start MCP servers", 1, 1)
-    return Tools(outside, allowed.manifest)
+    return Tools(outside, allowed.as_manifest())
 
 
 async def interpreter_image(cache: Path, progress: Progress) -> Path:

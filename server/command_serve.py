@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cadenza.kernel.limits import PRIORITY_LEAST, PRIORITY_MOST
+from cadenza.server.allowed import Allowed
 from cadenza.server.command_keys import KEYS_FILE, reported
 from cadenza.server.invocation import Json, invocation
 from cadenza.server.options import DEFAULT_ADDRESS, MEMORY_POLICY, ListenOptions, Progress, ServeOptions, default_state
@@ -57,7 +58,7 @@ def serve(
     options = ServeOptions(
         model=model, device=device, dtype=dtype, pages=pages, kv_gib=kv_gib, host_gib=host_gib, disk_gib=disk_gib,
         quota_gib=quota_gib, memory_policy=memory_policy, page_tokens=page_tokens, threads=threads, state=directory,
-        allow_hosts=tuple(allow_host or ()), mcp_servers=tuple(mcp or ()),
+        allowed=Allowed(tuple(allow_host or ()), tuple(mcp or ())),
     )  # fmt: skip
     listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port, max_priority)
     invoked = invocation(context, json=json)
@@ -84,6 +85,7 @@ async def _serve(boot: Boot, options: ServeOptions, listen: ListenOptions, scree
 
     check_listening(listen)  # before the model is loaded
     Keys(listen.keys)
+    options.allowed.as_manifest()
     options.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     with screen.progress() as progress:
         kernel = await boot(options, progress)

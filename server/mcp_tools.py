@@ -8,15 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any
 
 from anyio import BrokenResourceError, ClosedResourceError
 from mcp import ClientSession, MCPError
-from mcp.client.streamable_http import streamable_http_client
 from mcp_types import (
     CONNECTION_CLOSED,
     CallToolResult,
@@ -30,7 +27,8 @@ from mcp_types import Tool as McpTool
 from cadenza.kernel.limits import TOOL_TEXT_BYTES
 from cadenza.kernel.manifest import TOOL
 from cadenza.kernel.tools import Tool, ToolResult
-from cadenza.kvfs.errors import Closed, Invalid, NotFound
+from cadenza.kvfs.errors import Closed, NotFound
+from cadenza.server.allowed import McpTarget
 from cadenza.server.limits import (
     MCP_DESCRIPTION_BYTES,
     MCP_RESTART_SECONDS,
@@ -38,31 +36,10 @@ from cadenza.server.limits import (
     MCP_START_SECONDS,
     MCP_TOOLS,
 )
+from cadenza.server.mcp_http import mcp_http
 from cadenza.server.mcp_pipe import mcp_pipe
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class McpTarget:
-    """One server: `url` if it is reached by HTTP, else the `command` that starts it."""
-
-    name: str
-    url: str = ""
-    command: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> McpTarget:
-        """`NAME=COMMAND` or `NAME=http…`. Raises Invalid."""
-        name, _, what = text.partition("=")
-        if not TOOL.fullmatch(f"{name}.*") or not what.strip():
-            raise Invalid(f"--mcp {text!r} should be NAME=COMMAND or NAME=https://…", "mcp")
-        if what.startswith(("http://", "https://")):
-            return cls(name, url=what)
-        try:
-            return cls(name, command=tuple(shlex.split(what)))
-        except ValueError as error:
-            raise Invalid(f"--mcp {text!r}: {error}", "mcp") from None
 
 
 class McpServer:
@@ -147,7 +124,7 @@ class McpServer:
 
     def _streams(self) -> AbstractAsyncContextManager[Any]:
         target = self._target
-        return streamable_http_client(target.url) if target.url else mcp_pipe(target.command, self._end)
+        return mcp_http(target.url) if target.url else mcp_pipe(target.command, self._end)
 
     async def _list(self, session: ClientSession) -> tuple[Tool, ...]:
         """Page by page, up to MCP_TOOLS."""

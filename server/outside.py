@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cadenza.kernel.http_request import HttpRequest, HttpResponse
-from cadenza.kernel.manifest import Manifest, pattern
 from cadenza.kernel.tools import Tool, ToolResult
-from cadenza.kvfs.errors import Invalid, NotFound
+from cadenza.kvfs.errors import NotFound
+from cadenza.server.allowed import Allowed
 from cadenza.server.http_tools import HttpTools
 
 if TYPE_CHECKING:
     from cadenza.server.mcp_tools import McpTools
-
-
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """What `cadenza serve` was told: `hosts` by --allow-host, `servers` by --mcp NAME=COMMAND or NAME=URL."""
-
-    hosts: tuple[str, ...] = ()
-    servers: tuple[str, ...] = ()
-
-    @property
-    def manifest(self) -> Manifest:
-        """As a manifest. Raises Invalid if an option is malformed, or a name is given twice."""
-        for text in self.hosts:
-            pattern(text)
-        names = [text.partition("=")[0] for text in self.servers]
-        if len(set(names)) < len(names):
-            raise Invalid(f"--mcp names a server twice: {', '.join(names)}", "mcp")
-        return Manifest(self.hosts, tuple(f"{name}.*" for name in names))
 
 
 class Outside:
@@ -44,12 +25,12 @@ class Outside:
     @classmethod
     async def open(cls, allowed: Allowed) -> Outside:
         """With every MCP server started, or failed to be. Raises Invalid."""
-        http = HttpTools(allowed.manifest)
+        http = HttpTools(allowed.as_manifest())
         if not allowed.servers:
             return cls(http, None)
-        from cadenza.server.mcp_tools import McpTarget, McpTools  # takes a second: only if there are any
+        from cadenza.server.mcp_tools import McpTools  # takes a second: only if there are any
 
-        servers = McpTools([McpTarget.parse(text) for text in allowed.servers])
+        servers = McpTools(allowed.targets)
         await servers.started()
         return cls(http, servers)
 

@@ -13,8 +13,9 @@ import pytest
 
 from cadenza.kernel.limits import TOOL_TEXT_BYTES
 from cadenza.kvfs.errors import Closed, Invalid, NotFound
+from cadenza.server.allowed import Allowed, McpTarget
 from cadenza.server.limits import MCP_MESSAGE_BYTES
-from cadenza.server.mcp_tools import McpTarget, McpTools
+from cadenza.server.mcp_tools import McpTools
 
 from .serving import run
 
@@ -114,21 +115,42 @@ def test_a_server_over_http() -> None:
     async def test() -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        child = await asyncio.create_subprocess_exec(sys.executable, str(SCRIPT), str(port),
-                                                     stderr=asyncio.subprocess.DEVNULL)
-        try:
-            await listening(port)
-            async with servers(f"small=http://127.0.0.1:{port}/mcp") as tools:
-                assert (await tools.call("small.add", {"first": 2, "second": 3})).text == "5"
-                child.kill()
-                await child.wait()
-                with pytest.raises(Closed, match="'small'"):
-                    await tools.call("small.add", {"first": 2, "second": 3})
-        finally:
-            if child.returncode is None:
-                child.kill()
-            await child.wait()
+        async with over_http(port), servers(f"small=http://127.0.0.1:{port}/mcp") as tools:
+            assert (await tools.call("small.add", {"first": 2, "second": 3})).text == "5"
+            with pytest.raises(Closed, match=str(MCP_MESSAGE_BYTES)):
+                await tools.call("small.say", {"size": 3 * MCP_MESSAGE_BYTES})
+            assert (await tools.call("small.add", {"first": 2, "second": 3})).text == "5", "the server lives on"
     run(test())
+
+
+def test_a_server_over_http_that_goes_away_and_comes_back() -> None:
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        async with over_http(port):
+            tools = McpTools([McpTarget.parse(f"small=http://127.0.0.1:{port}/mcp")])
+            await tools.started()
+            assert tools.catalog()
+        try:
+            with pytest.raises(Closed, match="'small'"):
+                await tools.call("small.add", {"first": 2, "second": 3})
+            async with over_http(port):
+                assert await restarted(tools) == "2"
+        finally:
+            await tools.close()
+    run(test())
+
+
+@asynccontextmanager
+async def over_http(port: int) -> AsyncIterator[None]:
+    child = await asyncio.create_subprocess_exec(sys.executable, str(SCRIPT), str(port),
+                                                 stderr=asyncio.subprocess.DEVNULL)
+    try:
+        await listening(port)
+        yield
+    finally:
+        child.kill()
+        await child.wait()
 
 
 async def listening(port: int) -> None:
@@ -142,6 +164,16 @@ async def listening(port: int) -> None:
             writer.close()
             await writer.wait_closed()
             return
+
+
+def test_what_an_operator_allows_is_checked() -> None:
+    asked = Allowed(("a.org", "127.0.0.1:80"), ("b=x", "c=https://c.org/mcp")).as_manifest()
+    assert (asked.names_tool("b.any"), asked.names_tool("d.any")) == (True, False)
+    assert asked.names_host("https", "a.org", 443)
+    for wrong, words in ((Allowed(("https://a.org",)), "no scheme"), (Allowed((), ("a=x", "a=y")), "twice"),
+                         (Allowed((), ("a",)), "NAME")):
+        with pytest.raises(Invalid, match=words):
+            wrong.as_manifest()
 
 
 def test_how_servers_are_named() -> None:

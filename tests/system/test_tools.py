@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cadenza.kvfs.errors import Invalid
-from cadenza.server.outside import Allowed
+from cadenza.server.allowed import Allowed
 
 from .whole import in_loop, output, whole
 

@@ -16,8 +16,8 @@ from cadenza.kernel.language import Language
 from cadenza.kernel.limits import ProcessLimits
 from cadenza.kernel.model.facts import ModelFacts
 from cadenza.kernel.process import ExitStatus, Process
+from cadenza.server.allowed import Allowed
 from cadenza.server.boot import Assembly, assemble
-from cadenza.server.outside import Allowed
 
 PATIENCE_SECONDS = 60.0
 
