@@ -77,7 +77,7 @@ URL_BYTES = 8192
 HTTP_HEADERS = 256                          # of a request, of a response
 HTTP_HEADER_BYTES = 32 << 10                # names and values in all
 HTTP_BODY_BYTES = MEBIBYTE                  # of a response; the rest is cut off. Of a request: MESSAGE_BYTES
-HTTP_PIECE_BYTES = 64 << 10                 # of a body, asked for at once as bytes
+HTTP_PIECE_BYTES = 256 << 10                # of a body, asked for at once as bytes
 
 # --- files ---
 FILES_PER_USER = 32_768                     # files alive, and names beyond the first of each

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -45,10 +45,11 @@ log = logging.getLogger(__name__)
 class McpServer:
     """`tools` are those that it listed when it was last up."""
 
-    def __init__(self, target: McpTarget) -> None:
+    def __init__(self, target: McpTarget, changed: Callable[[], None]) -> None:
         self.name = target.name
         self.tools: tuple[Tool, ...] = ()
         self._target = target
+        self._changed = changed
         self._session: ClientSession | None = None
         self._why = "it is being started"
         self._down = asyncio.Event()
@@ -116,11 +117,17 @@ class McpServer:
         async with self._streams() as (incoming, outgoing), ClientSession(incoming, outgoing) as session:
             async with asyncio.timeout(MCP_START_SECONDS):
                 await session.initialize()
-                self.tools = await self._list(session)
+                await self._learn(session)
             self._session = session
             self._pause = MCP_RESTART_SECONDS
             self.tried.set()
             await self._down.wait()
+
+    async def _learn(self, session: ClientSession) -> None:
+        tools = await self._list(session)
+        if tools != self.tools:
+            self.tools = tools
+            self._changed()
 
     def _streams(self) -> AbstractAsyncContextManager[Any]:
         target = self._target
@@ -150,10 +157,10 @@ class McpServer:
 
 
 class McpTools:
-    """All servers, by name."""
+    """All servers, by name. `changed` is called when one lists other tools than before."""
 
-    def __init__(self, targets: Sequence[McpTarget]) -> None:
-        self._servers = {target.name: McpServer(target) for target in targets}
+    def __init__(self, targets: Sequence[McpTarget], changed: Callable[[], None] = lambda: None) -> None:
+        self._servers = {target.name: McpServer(target, changed) for target in targets}
 
     async def started(self) -> None:
         """Each is up, or has failed to start once."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cadenza.kernel.http_request import HttpRequest, HttpResponse
 from cadenza.kernel.kernel import Kernel
@@ -41,8 +39,9 @@ class ToolCalls:
     def take_response(self, process: Process, call: int) -> HttpResponse:
         return process.handles.get(call, HttpCall).take()
 
-    def take_bytes(self, process: Process, call: int, first: int, count: int) -> NDArray[np.uint8]:
+    def take_bytes(self, process: Process, call: int, first: int, count: int) -> str:
+        """In base64: a text crosses in one piece, a list of bytes one by one."""
         if count > HTTP_PIECE_BYTES:
             raise LimitExceeded(f"{count} bytes at once; at most {HTTP_PIECE_BYTES}: ask in parts", "http_piece_bytes")
         body = process.handles.get(call, HttpCall).take().body
-        return np.frombuffer(body[first : first + count], np.uint8)
+        return b64encode(body[first : first + count]).decode()

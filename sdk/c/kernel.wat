@@ -120,5 +120,5 @@
     (export "take-result" (func (param "call" u32) (result (result $t3 (error $t2)))))
     (export "request" (func (param "request" $t5) (result (result u32 (error $t2)))))
     (export "take-response" (func (param "call" u32) (result (result $t6 (error $t2)))))
-    (export "take-bytes" (func (param "call" u32) (param "first" u32) (param "count" u32) (result (result (list u8) (error $t2)))))
+    (export "take-bytes" (func (param "call" u32) (param "first" u32) (param "count" u32) (result (result string (error $t2)))))
   ))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -112,11 +113,11 @@ async def test_a_tool_is_called_and_answers() -> None:
 async def test_a_response_is_taken_as_text_and_in_pieces() -> None:
     async with office() as desk:
         process = desk.spawn()
-        handle = request(desk, process, "https://api.example.org/x", "hey!" * 20)
+        handle = request(desk, process, "https://api.example.org/x", "hey!" * 80)
         await desk.wait(process, handle)
         response = desk.ask(process, "tools.take-response", handle)
-        assert (response.status, response.size, response.text[:8]) == (200, 80 * 1024, "hey!hey!")
-        pieces = [bytes(desk.ask(process, "tools.take-bytes", handle, first, HTTP_PIECE_BYTES))
+        assert (response.status, response.size, response.text[:8]) == (200, 320 * 1024, "hey!hey!")
+        pieces = [b64decode(desk.ask(process, "tools.take-bytes", handle, first, HTTP_PIECE_BYTES))
                   for first in range(0, response.size + 1, HTTP_PIECE_BYTES)]
         assert b"".join(pieces) == response.text.encode()
         with pytest.raises(LimitExceeded, match=str(HTTP_PIECE_BYTES)):

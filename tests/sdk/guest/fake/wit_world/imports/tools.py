@@ -1,5 +1,6 @@
 """Tools: `echo.say` answers its arguments, `echo.fail` fails; a host answers what was sent to it."""
 
+from base64 import b64encode
 from dataclasses import dataclass
 
 from wit_world.imports.types import refuse
@@ -71,5 +72,5 @@ def take_response(call: int) -> HttpResponse:
     return HttpResponse(200, headers, said, len(said), False)
 
 
-def take_bytes(call: int, first: int, count: int) -> bytes:
-    return take_response(call).text.encode()[first : first + count]
+def take_bytes(call: int, first: int, count: int) -> str:
+    return b64encode(take_response(call).text.encode()[first : first + count]).decode()
