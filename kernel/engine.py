@@ -140,6 +140,10 @@ class Engine:
             self._pump_is_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
+    def look_again(self) -> None:
+        """Work that wanted nothing may want something now."""
+        self._pump_soon()
+
     def _pump_anew(self) -> None:
         """The pager has moved something: who waited for that may go on."""
         self.pager.loading.clear()
@@ -272,6 +276,7 @@ class Engine:
         work.missing = self.pager.lost_tokens(work)
         work.admitted = True
         self._admitted.add(work)
+        work.trace.admitted(self.ledger.now, len(work.inputs) - work.fed if work.prefilling else 0, work.reused)
 
     def _to_come(self, work: Work) -> int:
         """Pages that it will ask for until its inputs are fed."""
@@ -312,6 +317,7 @@ class Engine:
         self._yielding = None
         self._admitted.discard(work)
         work.preempted += 1
+        work.trace.preempted()
         self.reclaimer.set_aside(work)
         self.preemptions += 1
         self._pump_soon()

@@ -60,6 +60,9 @@ VISIBLE_RANGES = 65_536                     # of one pass
 STOP_TOKENS = 1024
 STOP_SEQUENCES = 64
 STOP_SEQUENCE_TOKENS = 64
+RUN_STATES = 64                             # states of one run
+RUN_MOVES = 1024                            # moves of all its states
+INTERJECTED_TOKENS = 8192                   # that wait to be put into one run
 TIMER_SECONDS = 7 * 86_400.0
 TOPIC_BYTES = 256                           # length of a topic or queue, of a user's name
 
@@ -101,6 +104,10 @@ QUEUE_MESSAGES = 1024                       # messages waiting in one channel
 QUEUES_PER_USER = 1024
 MESSAGE_OVERHEAD_BYTES = 64                 # that a waiting message counts as, beside its text
 QUEUED_BYTES_PER_USER = 64 * MEBIBYTE       # text waiting in all channels of a user
+TRACE_RECORDS = 4096                        # kept of what a process does; the oldest go first, counted
+TRACE_TEXT_BYTES = 256                      # of what one record says; longer ones are cut
+TRACE_TRACK_BYTES = 64                      # likewise, of a mark's track
+TRACE_GAP_SECONDS = 0.1                     # between two tokens, or waits, that make one record
 TOOLS_PER_USER = 256                        # whose durations are remembered; those not called for longest go first
 TERMINATE_SECONDS = 5.0                     # between `terminate` and `kill` when the daemon stops
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cadenza.kernel.handles import Timer, Wait, Waitable, WaitOne, unique
 from cadenza.kernel.limits import TIMER_SECONDS, TOPIC_BYTES, WAIT_HANDLES
+from cadenza.kernel.passes import Work
 from cadenza.kernel.process import Process
 from cadenza.kernel.waits import Intent
 from cadenza.kernel.wasm.seams import quick
@@ -48,7 +49,10 @@ class EventCalls:
         expected = fetch_intents(numbers, waitables, intents)
         if timeout_ns is not None and until == "any" and (expected or not numbers):
             expected.append(Intent(0, "timer", delay, certain=True))
-        return Expecting(process, wait, expected, every=until == "all") if expected else wait
+        if not expected:
+            return wait
+        beside = any(isinstance(each, Work) and not each.ready for each in waitables)
+        return Expecting(process, wait, expected, every=until == "all", beside=beside)
 
     @quick
     def timer(self, process: Process, delay_ns: int) -> int:
@@ -63,7 +67,8 @@ class EventCalls:
 
     @quick
     def now(self, process: Process) -> int:
-        return time.monotonic_ns()
+        """Of the loop's clock, which timers and waits go by: it may be a virtual one."""
+        return round(asyncio.get_running_loop().time() / NANOSECONDS)
 
     @quick
     def wall_clock(self, process: Process) -> int:

@@ -10,14 +10,15 @@
 
 Ordinary asyncio works: gather, tasks, timeouts, cancellation, queues. What is not here is in the modules: `model`
 (tokens, facts, chat template), `inference` (the bare `forward` and `Run`), `kv` (files), `channel` (messages),
-`process` (children, signals), `events` (handles, timers), `tools` and `arithmetic` (for agents), `http` and `remote`
-(hosts and tools that the manifest names).
+`process` (children, signals), `events` (handles, timers), `trace` (marks), `tools` and `arithmetic` (for agents),
+`http` and `remote` (hosts and tools that the manifest names).
 """
 
-from . import arithmetic, channel, errors, events, http, inference, kv, model, process, remote, tools
+from . import arithmetic, channel, errors, events, http, inference, kv, model, process, remote, tools, trace
 from .arguments import Arguments
 from .channel import Source, messages, publish, pull, push, receive, send, subscribe
 from .context import Context
+from .decoding import Decoding
 from .errors import (
     Busy,
     Cancelled,
@@ -39,16 +40,18 @@ from .errors import (
 )
 from .events import Handle, timer, wait
 from .generation import Generation
-from .inference import Entropy, Logits, LogProbabilities, Mask, Run, Sampler, Top, TopTokens, Visible, forward
+from .inference import Entropy, Logits, LogProbabilities, Mask, Run, Sampler, State, Top, TopTokens, Visible, forward
 from .kv import File
 from .process import Child, ExitStatus, kill, pid, signals, spawn
 from .tools import Call, Tools
+from .trace import mark
 
 __all__ = [
-    "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Denied", "DeviceLost",
-    "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal", "Invalid",
-    "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run", "Sampler",
-    "Source", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic", "channel", "errors",
-    "events", "forward", "http", "inference", "kill", "kv", "messages", "model", "pid", "process", "publish",
-    "pull", "push", "receive", "remote", "send", "signals", "spawn", "subscribe", "timer", "tools", "wait",
+    "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Decoding", "Denied",
+    "DeviceLost", "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal",
+    "Invalid", "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run",
+    "Sampler", "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic",
+    "channel", "errors", "events", "forward", "http", "inference", "kill", "kv", "mark", "messages", "model", "pid",
+    "process", "publish", "pull", "push", "receive", "remote", "send", "signals", "spawn", "subscribe", "timer",
+    "tools", "trace", "wait",
 ]  # fmt: skip

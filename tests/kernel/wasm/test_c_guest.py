@@ -57,7 +57,7 @@ class Decoding:
         self.taken = min(first + self.run.deliver_every, self.run.max_tokens)
         tokens = range(100 + first, 100 + self.taken)
         return SimpleNamespace(tokens=tokens, finish="length" if self.taken == self.run.max_tokens else "running",
-                               computed_tokens=len(self.run.tokens), reused_tokens=0)
+                               computed_tokens=len(self.run.tokens), reused_tokens=0, interjected=[])
 
     def outcome(self, cache: Path, wasm: bytes, arguments: str) -> Outcome:
         self.arguments = arguments
@@ -95,6 +95,19 @@ def test_what_is_not_a_system_call_cannot_be_imported(build: Any, tmp_path: Path
                       'const char *cadenza_main(void) { puts(""); return 0; }\n')
     with pytest.raises(SystemExit, match=r"env\.puts"):
         build([source])
+
+
+def test_a_mark_arrives(cache: Path, build: Any, tmp_path: Path) -> None:
+    source = tmp_path / "program.c"
+    source.write_text('#include "cadenza.h"\n'
+                      'const char *cadenza_main(void) { cadenza_trace(CADENZA_END, "7", 1, "done", 4); return 0; }\n')
+    marks: list[tuple[str, str, str]] = []
+
+    async def main() -> Outcome:
+        with runtime(cache, mark=lambda _, kind, track, text: marks.append((kind, track, text))) as made:
+            return await run(made, build([source]))
+    assert asyncio.run(main()) == Outcome("finished")
+    assert marks == [("end", "7", "done")]
 
 
 CALLING = """

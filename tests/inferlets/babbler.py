@@ -1,0 +1,147 @@
+"""A model that babbles CML, and a whole kernel around it in virtual time: programs are real, in Wasm."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from cadenza.inferlets.async_calls.cml import CALL, END, HEAD, INTR, RESERVED, TRAP, Parser, State, may_become_reserved
+from cadenza.kernel.device.batch import Batch, DeviceFacts, Int32, StepResult, UInt8
+from cadenza.kernel.device.local_link import LocalLink
+from cadenza.kernel.device.null_device import CostModel, NullDevice
+from cadenza.kernel.kernel import Kernel
+from cadenza.kernel.language import Language
+from cadenza.kernel.limits import LANES
+from cadenza.kernel.model.chat import ChatTemplate
+from cadenza.kernel.model.facts import ModelFacts
+from cadenza.kernel.model.tokenizer import Tokenizer
+from cadenza.server.boot import Assembly, assemble
+
+LIBRARY = Path(__file__).resolve().parents[2] / "inferlets" / "async_calls"
+ENDS = ("<|begin|>", "<|end|>")
+TEMPLATE = "{%- for message in messages -%}{{- message['content'] -}}{%- endfor -%}"
+INTERRUPT = re.compile(re.escape(INTR) + ".*?" + re.escape(END), re.DOTALL)
+STEP_MS = 8.0
+
+
+def language(*, reserved: bool) -> Language:
+    """One token a byte; with tokens for CML's delimiters, or without."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    plain = tokenizers.Tokenizer(models.BPE({letter: at for at, letter in enumerate(alphabet)}, []))
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    plain.decoder = decoders.ByteLevel()
+    plain.add_special_tokens([*ENDS, *(RESERVED if reserved else ())])
+    begin, end = (plain.token_to_id(name) for name in ENDS)
+    size = plain.get_vocab_size()
+    facts = ModelFacts("babbler", "0" * 64, size, 4096, (end,), begin)
+    return Language(facts, Tokenizer(json.loads(plain.to_str()), size, [end], begin), ChatTemplate(TEMPLATE))
+
+
+class Babbler:
+    """What it says is a hash of all before it. With reserved tokens it does not care for the grammar: masks must; as
+    text it keeps it, since nothing else does."""
+
+    def __init__(self, words: Language, *, reserved: bool, pages: int = 8192) -> None:
+        self._words, self._reserved = words, reserved
+        self._size = words.facts.vocabulary_size
+        self._null = NullDevice(pages=pages, vocabulary_size=self._size, cost=CostModel(fixed_ms=STEP_MS))
+        self._lanes = np.zeros(LANES, np.int32)
+        self._slots = np.zeros((pages, self._null.facts.page_tokens), np.int32)
+
+    @property
+    def facts(self) -> DeviceFacts:
+        return self._null.facts
+
+    def attach(self, host: UInt8) -> None:
+        self._null.attach(host)
+
+    def close(self) -> None:
+        self._null.close()
+
+    def step(self, batch: Batch) -> StepResult:
+        for source, target in batch.copies.tolist():
+            self._slots[target] = self._slots[source]
+        tokens = np.where(batch.tokens < 0, self._lanes[np.maximum(-1 - batch.tokens, 0)], batch.tokens)
+        self._slots.reshape(-1)[batch.slots] = tokens
+        result = self._null.step(batch)
+        result.tokens = np.array([self._said(batch, at) for at in range(len(batch.sample_tokens))], np.int32)
+        self._lanes[batch.sample_lanes] = result.tokens
+        return result
+
+    def _said(self, batch: Batch, sample: int) -> int:
+        at = int(batch.sample_tokens[sample])
+        row = int(np.searchsorted(batch.row_starts, at, "right")) - 1
+        segment = int(batch.segment_starts[row])
+        pages = batch.pages[batch.page_starts[segment] : batch.page_starts[segment + 1]]
+        seen = self._slots[pages].reshape(-1)[: batch.segment_tokens[segment]]
+        token = self._next(seen[: len(seen) - (int(batch.row_starts[row + 1]) - 1 - at)])
+        if batch.sample_masks[sample] >= 0:
+            allowed = np.unpackbits(batch.masks[batch.sample_masks[sample]], bitorder="little")
+            while not allowed[token]:
+                token = (token + 1) % self._size
+        return token
+
+    def _next(self, seen: Int32) -> int:
+        number = int.from_bytes(hashlib.blake2b(seen.tobytes(), digest_size=8).digest(), "little")
+        encode = self._words._need_tokenizer().encode
+        if self._reserved:
+            likely = [CALL, CALL, CALL, TRAP, INTR, HEAD, HEAD, *([END] * 4), *"aabbccd ", ENDS[number // 97 % 8 // 7]]
+            return int(encode(likely[number % len(likely)], True)[0])
+        return self._spelt(seen, number)
+
+    def _spelt(self, seen: Int32, number: int) -> int:
+        """One more letter of a delimiter that was begun, else a letter, or the first of one that may stand here."""
+        tokenizer = self._words._need_tokenizer()
+        said = INTERRUPT.sub("", tokenizer.decode(seen.tolist(), True).partition("?")[2])
+        held = may_become_reserved(said)
+        parser = Parser()
+        parser.feed(said[: len(said) - held])
+        follow = {State.OUTSIDE: [CALL, TRAP, CALL, "a", "b", "<|end|>" if number // 97 % 8 == 7 else CALL], State.OPENED: [HEAD, HEAD, "a", "b", "c", END],
+                  State.CODE: [END, "c", "d", "é"], State.TRAPPED: [END]}[parser.state]  # fmt: skip
+        if held:
+            follow = [word for word in follow if word.startswith(said[len(said) - held :])]
+            return int(tokenizer.encode(follow[number % len(follow)][held], False)[0])
+        word = follow[number % len(follow)]
+        return int(tokenizer.encode(word, True)[0] if word == "<|end|>" else tokenizer.encode(word[0], False)[0])
+
+
+def uploaded(program: str) -> bytes:
+    """The program, and the library beside it."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        archive.writestr("main.py", program)
+        for path in sorted(LIBRARY.glob("*.py")):
+            archive.writestr(f"async_calls/{path.name}", path.read_text())
+    return written.getvalue()
+
+
+def prepare() -> None:
+    """Compiles the interpreter if it was not compiled before: that takes child processes, and real time."""
+    async def once() -> None:
+        async with babbling(reserved=True):
+            pass
+    asyncio.run(once())
+
+
+@asynccontextmanager
+async def babbling(*, reserved: bool) -> AsyncIterator[Kernel]:
+    """A kernel beside the babbler; nothing is left of it at the end."""
+    words = language(reserved=reserved)
+    with tempfile.TemporaryDirectory() as state:
+        kernel = await assemble(LocalLink(Babbler(words, reserved=reserved)), words, Assembly(Path(state)))
+        try:
+            yield kernel
+        finally:
+            await kernel.close()
