@@ -28,6 +28,7 @@ STOP_SECONDS = 2.0                          # between the end of the last proces
 CONNECT_SECONDS = 10.0                      # to one address of a host
 CONNECT_ADDRESSES = 4                       # tried of a host
 RESOLVER_THREADS = 16                       # names asked for at once
+FRAME_BYTES = 64 << 20                      # head or body of what the outside process says
 OUTSIDE_STOP_SECONDS = 4.0                  # that the outside process has to end, with its MCP servers
 OUTSIDE_RESTART_SECONDS = 1.0               # before one that died is started again
 MCP_MESSAGE_BYTES = 2 << 20                 # of a server's

@@ -80,17 +80,26 @@ class Outside:
 
     async def _keep(self) -> None:
         while True:
-            child = await asyncio.create_subprocess_exec(
-                *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True)
+            life = asyncio.create_task(self._live())
             try:
-                await self._listen(child)
+                await asyncio.wait([life])
             finally:
-                self._fail_all()
-                await asyncio.shield(_stop(child))
+                life.cancel()
+                await asyncio.wait([life])
             self._ready.set()
-            log.warning("the outside process has ended with status %s; started again in %g s", child.returncode,
-                        OUTSIDE_RESTART_SECONDS)
+            log.warning("the outside process has ended; started again in %g s", OUTSIDE_RESTART_SECONDS,
+                        exc_info=life.exception())
             await asyncio.sleep(OUTSIDE_RESTART_SECONDS)
+
+    async def _live(self) -> None:
+        """From its start to its end."""
+        child = await asyncio.create_subprocess_exec(
+            *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True)
+        try:
+            await self._listen(child)
+        finally:
+            self._fail_all()
+            await asyncio.shield(_stop(child))
 
     async def _listen(self, child: asyncio.subprocess.Process) -> None:
         """Until it says no more."""

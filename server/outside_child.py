@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Coroutine
-from typing import Any
 
 from cadenza.kernel.http_request import HttpResponse
 from cadenza.kernel.tools import ToolResult
@@ -69,12 +67,12 @@ class Caller:
         task = self._calls[number] = asyncio.create_task(self._work(head, body))
         task.add_done_callback(lambda done: self._answer(number, done))
 
-    def _work(self, head: Head, body: bytes) -> Coroutine[Any, Any, ToolResult | HttpResponse]:
+    async def _work(self, head: Head, body: bytes) -> ToolResult | HttpResponse:
         if "request" in head:
-            return self._http.request(to_request(head, body))
+            return await self._http.request(to_request(head, body))
         if self._servers is None:
             raise NotFound(f"no MCP server has the tool {head['tool']!r}")
-        return self._servers.call(head["tool"], head["arguments"])
+        return await self._servers.call(head["tool"], head["arguments"])
 
     def _answer(self, number: int, task: asyncio.Task[ToolResult | HttpResponse]) -> None:
         self._calls.pop(number, None)

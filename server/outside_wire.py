@@ -19,6 +19,7 @@ from typing import Any
 from cadenza.kernel.http_request import Header, HttpRequest, HttpResponse, Url
 from cadenza.kernel.tools import ToolResult
 from cadenza.kvfs.errors import CadenzaError, Cancelled, Closed, Denied, Internal, LimitExceeded, NotFound
+from cadenza.server.limits import FRAME_BYTES
 
 SIZES = struct.Struct(">II")
 ERRORS: dict[str, type[CadenzaError]] = {kind.errno: kind for kind in (NotFound, Denied, Closed, Cancelled, Internal)}
@@ -33,8 +34,10 @@ def frame(head: Head, body: bytes = b"") -> bytes:
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Frame:
-    """Raises IncompleteReadError at the end."""
+    """Raises IncompleteReadError at the end, ValueError for what is no frame."""
     head, body = SIZES.unpack(await reader.readexactly(SIZES.size))
+    if max(head, body) > FRAME_BYTES:
+        raise ValueError(f"a frame of {head} and {body} bytes; each part has at most {FRAME_BYTES}")
     return json.loads(await reader.readexactly(head)), await reader.readexactly(body)
 
 
