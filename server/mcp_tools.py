@@ -42,6 +42,8 @@ from cadenza.server.mcp_pipe import mcp_pipe
 
 log = logging.getLogger(__name__)
 
+MARGIN_LEVELS = 100                         # of lists around the arguments, when it is tried whether they can be sent
+
 
 class McpServer:
     """`tools` are those that it listed when it was last up."""
@@ -181,10 +183,13 @@ class McpTools:
 
 
 def check_sendable(arguments: Mapping[str, Any]) -> None:
-    """Raises Invalid for what the package would fail to send, in a task that all calls share: it nests too deep, with
-    the message around it, or holds half of a character."""
+    """Raises Invalid for what the package would fail to send, in a task that all calls share, or the server's to read:
+    it nests too deep (writers take 255 levels, readers 200), or holds half of a character."""
+    wrapped: object = arguments
+    for _ in range(MARGIN_LEVELS):
+        wrapped = [wrapped]
     try:
-        to_json([[[[[[arguments]]]]]])
+        to_json(wrapped)
     except ValueError as error:
         raise Invalid(f"the arguments cannot be sent: {error}", "arguments") from None
 
