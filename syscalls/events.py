@@ -83,9 +83,9 @@ def fetch_intents(numbers: Sequence[int], waitables: Sequence[Waitable], records
         record = said.get(number)
         if waitable.ready:
             continue
-        if record is not None and record.tool:
+        if record is not None and (record.tool or (waitable.what and not isinstance(waitable, Timer))):
             expected = None if record.expected_ns is None else record.expected_ns * NANOSECONDS
-            intents.append(Intent(number, record.tool[:TOPIC_BYTES], expected))
+            intents.append(Intent(number, (record.tool or waitable.what)[:TOPIC_BYTES], expected))
         elif isinstance(waitable, Timer):
             left = max(0.0, waitable.at - asyncio.get_running_loop().time())
             intents.append(Intent(number, waitable.what, left, certain=True))

@@ -87,6 +87,11 @@ typedef struct {                                                         /* reco
   struct { const cadenza_state *at; size_t count; } states;
 } cadenza_run;
 
+typedef struct { cadenza_text text; bool failed, cut; } cadenza_tool_result;
+typedef struct { cadenza_text name, value; } cadenza_header;
+typedef struct { const cadenza_header *at; size_t count; } cadenza_headers;
+typedef struct { uint16_t status; cadenza_headers headers; cadenza_text text; uint32_t size; bool cut; } cadenza_response;
+
 /* Every `result<T, error>`: one shape, T is the member that the call's comment names. */
 typedef struct {
   uint8_t failed;
@@ -96,6 +101,8 @@ typedef struct {
     cadenza_tokens tokens;
     cadenza_progress progress;
     cadenza_completion completion;
+    cadenza_tool_result result;
+    cadenza_response response;
     cadenza_error error;
   };
 } cadenza_result;
@@ -140,6 +147,15 @@ CADENZA_IMPORT("inference", "interject") void cadenza_interject(
 CADENZA_IMPORT("inference", "stop") void cadenza_stop(cadenza_handle run, cadenza_result *answer);
 CADENZA_IMPORT("channel", "send") void cadenza_send(const char *text, size_t size, cadenza_result *answer);
 CADENZA_IMPORT("channel", "receive") void cadenza_receive(cadenza_result *answer);                         /* number */
+/* A tool that the manifest names; `arguments`: a JSON object. */
+CADENZA_IMPORT("tools", "call") void cadenza_call_tool(                                                    /* number */
+    const char *name, size_t name_size, const char *arguments, size_t size, uint32_t has_timeout, uint64_t timeout_ns,
+    cadenza_result *answer);
+CADENZA_IMPORT("tools", "take-result") void cadenza_take_result(cadenza_handle call, cadenza_result *answer);
+CADENZA_IMPORT("tools", "request") void cadenza_request(                                                   /* number */
+    const char *method, size_t method_size, const char *url, size_t url_size, const cadenza_header *headers, size_t count,
+    const char *body, size_t size, uint32_t has_timeout, uint64_t timeout_ns, cadenza_result *answer);
+CADENZA_IMPORT("tools", "take-response") void cadenza_take_response(cadenza_handle call, cadenza_result *answer);
 
 _Static_assert(sizeof(cadenza_result) == 32 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
 _Static_assert(sizeof(cadenza_pass) == 68 && sizeof(cadenza_run) == 104 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");

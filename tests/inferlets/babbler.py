@@ -17,7 +17,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from cadenza.inferlets.async_calls.cml import CALL, END, HEAD, INTR, RESERVED, TRAP, Parser, State, may_become_reserved
+from cadenza.inferlets.async_calls.cml import CALL, END, HEAD, INTR, RESERVED, TRAP, Malformed, Parser, State
 from cadenza.kernel.device.batch import Batch, DeviceFacts, Int32, StepResult, UInt8
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.null_device import CostModel, NullDevice
@@ -34,6 +34,12 @@ ENDS = ("<|begin|>", "<|end|>")
 TEMPLATE = "{%- for message in messages -%}{{- message['content'] -}}{%- endfor -%}"
 INTERRUPT = re.compile(re.escape(INTR) + ".*?" + re.escape(END), re.DOTALL)
 STEP_MS = 8.0
+LIKELY = {
+    State.OUTSIDE: [CALL] * 14 + [*"aaabbb"] + [TRAP] * 3 + [ENDS[1]],
+    State.OPENED: [HEAD] * 8 + [*"abcdefgh "] + [END],
+    State.CODE: [END] * 4 + [*"cdé "],
+    State.TRAPPED: [END],
+}
 
 
 def language(*, reserved: bool) -> Language:
@@ -95,26 +101,27 @@ class Babbler:
 
     def _next(self, seen: Int32) -> int:
         number = int.from_bytes(hashlib.blake2b(seen.tobytes(), digest_size=8).digest(), "little")
-        encode = self._words._need_tokenizer().encode
-        if self._reserved:
-            likely = [CALL, CALL, CALL, TRAP, INTR, HEAD, HEAD, *([END] * 4), *"aabbccd ", ENDS[number // 97 % 8 // 7]]
-            return int(encode(likely[number % len(likely)], True)[0])
-        return self._spelt(seen, number)
-
-    def _spelt(self, seen: Int32, number: int) -> int:
-        """One more letter of a delimiter that was begun, else a letter, or the first of one that may stand here."""
+        if self._reserved and number % 16 == 0:
+            return self._encode(RESERVED[number // 16 % len(RESERVED)], True)
         tokenizer = self._words._need_tokenizer()
         said = INTERRUPT.sub("", tokenizer.decode(seen.tolist(), True).partition("?")[2])
-        held = may_become_reserved(said)
+        state, held = self._read(said)
+        words = [word for word in LIKELY[state] if word.startswith(held)]
+        word = words[number // 16 % len(words)]
+        whole = self._reserved or word == ENDS[1]
+        return self._encode(word if whole else word[len(held)], whole)
+
+    def _read(self, said: str) -> tuple[State, str]:
+        """Where in the grammar this ends, and the beginning of a delimiter at its end."""
         parser = Parser()
-        parser.feed(said[: len(said) - held])
-        follow = {State.OUTSIDE: [CALL, TRAP, CALL, "a", "b", "<|end|>" if number // 97 % 8 == 7 else CALL], State.OPENED: [HEAD, HEAD, "a", "b", "c", END],
-                  State.CODE: [END, "c", "d", "é"], State.TRAPPED: [END]}[parser.state]  # fmt: skip
-        if held:
-            follow = [word for word in follow if word.startswith(said[len(said) - held :])]
-            return int(tokenizer.encode(follow[number % len(follow)][held], False)[0])
-        word = follow[number % len(follow)]
-        return int(tokenizer.encode(word, True)[0] if word == "<|end|>" else tokenizer.encode(word[0], False)[0])
+        try:
+            parser.feed(said)
+        except Malformed:                    # a row ahead of a sample that is void
+            return State.OUTSIDE, ""
+        return parser.state, parser.held
+
+    def _encode(self, text: str, special: bool) -> int:
+        return self._words._need_tokenizer().encode(text, special)[0]
 
 
 def uploaded(program: str) -> bytes:

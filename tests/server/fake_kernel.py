@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 from cadenza.kernel.activity import Activity, Load, PageCount
 from cadenza.kernel.limits import ProcessLimits
+from cadenza.kernel.manifest import Manifest
 from cadenza.kernel.output import OutputLog
 from cadenza.kernel.trace import Trace
 from cadenza.kvfs.errors import Closed, Full, Invalid, NotFound
@@ -35,6 +36,7 @@ class FakeImage:
     owner: str
     size_bytes: int
     created_at: float
+    manifest: Manifest = field(default_factory=Manifest)
 
 
 @dataclass(frozen=True)

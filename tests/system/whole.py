@@ -16,6 +16,7 @@ from cadenza.kernel.language import Language
 from cadenza.kernel.limits import ProcessLimits
 from cadenza.kernel.model.facts import ModelFacts
 from cadenza.kernel.process import ExitStatus, Process
+from cadenza.server.allowed import Allowed
 from cadenza.server.boot import Assembly, assemble
 
 PATIENCE_SECONDS = 60.0
@@ -58,11 +59,13 @@ def output(process: Process, kind: str = "output") -> str:
 
 
 @asynccontextmanager
-async def whole(state: Path, limits: ProcessLimits | None = None, **device: Any) -> AsyncIterator[Whole]:
+async def whole(state: Path, limits: ProcessLimits | None = None, *, allowed: Allowed | None = None,
+                **device: Any) -> AsyncIterator[Whole]:
     """Recounted at its end: nothing may be left behind."""
     link = LocalLink(NullDevice(**device))
     facts = ModelFacts("null", "0" * 64, link.facts.vocabulary_size, link.facts.context_tokens, (0,), None)
-    kernel = await assemble(link, Language(facts, None, None), Assembly(state, limits=limits or ProcessLimits()))
+    assembly = Assembly(state, limits=limits or ProcessLimits(), allowed=allowed or Allowed())
+    kernel = await assemble(link, Language(facts, None, None), assembly)
     try:
         yield Whole(kernel)
         for process in list(kernel.processes("ada")) + list(kernel.processes("bob")):
