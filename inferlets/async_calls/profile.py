@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, zip_longest
+from itertools import cycle, islice, zip_longest
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ class Profile:
         if not self.shapes:
             return self.ratio(expected) > 1.0
         times = cycle(self._likely(expected))
-        tasks = [chains_of(shape, times) for shape in self.shapes]
+        tasks = [chains_of(shape, times) for shape in islice(cycle(self.shapes), SHAPES_KEPT)]
         return sum(self.parallel_seconds(task) - self.asynchronous_seconds(task) for task in tasks) > 0.0
 
     def _likely(self, expected: Sequence[float]) -> list[float]:
@@ -85,17 +85,21 @@ class Profile:
         jobs = outcome.jobs
         if not jobs:
             return
-        self.call_tokens = _moved(self.call_tokens, mean(tokens))
-        self.execution_seconds = _moved(self.execution_seconds, mean(map(_execution, jobs)))
+        self.call_tokens = self._moved(self.call_tokens, mean(tokens))
+        self.execution_seconds = self._moved(self.execution_seconds, mean(map(_execution, jobs)))
         self.off.extend(_execution(job) / job.expected for job in jobs if job.expected > 0.0)
         if parallel:
             waited = sum(max(map(_execution, jobs)) for jobs in rounds(jobs))
-            self.token_seconds = _moved(self.token_seconds, (outcome.seconds - waited) / max(1, outcome.tokens))
+            self.token_seconds = self._moved(self.token_seconds, (outcome.seconds - waited) / max(1, outcome.tokens))
             self.shapes.append(tuple(len(jobs) for jobs in rounds(jobs)))
         elif len(jobs) > 1:                              # two calls without a pause in between: the shortest times
             spoken = [(later.asked - job.asked) / (count + MARKS)
                       for job, later, count in zip(jobs, jobs[1:], tokens[1:], strict=False)]
-            self.token_seconds = _moved(self.token_seconds, min(spoken))
+            self.token_seconds = self._moved(self.token_seconds, min(spoken))
+
+    def _moved(self, known: float, seen: float) -> float:
+        """The first task replaces what was guessed, each one after it moves what is known."""
+        return known + max(SMOOTHING, 1.0 / self.tasks) * (seen - known)
 
 
 def chains_of(shape: Shape, times: Iterator[float]) -> Chains:
@@ -116,7 +120,3 @@ def rounds(jobs: Iterable[Job]) -> list[list[Job]]:
 
 def _execution(job: Job) -> float:
     return (job.ended or 0.0) - job.asked
-
-
-def _moved(known: float, seen: float) -> float:
-    return known + SMOOTHING * (seen - known)
