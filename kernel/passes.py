@@ -100,6 +100,7 @@ class Work(Waitable):
     """What the engine and the batcher know of a pass or a run."""
 
     __slots__ = (
+        "adapter",
         "admitted",
         "allow_pages",
         "arrival",
@@ -161,6 +162,7 @@ class Work(Waitable):
         self.preempted = 0           # times that it has made room for others
         self.sequence = 0            # and among those that have the same
         self.pid = 0                 # of the process that asked
+        self.adapter = ""            # under which it is computed: a digest, or none
         self.allow_pages: Callable[[int], None] = lambda pages: None     # raises LimitExceeded
         self.turn = 0                # step in which it last had a row
         self.under_way = 0           # rows submitted and not accepted
@@ -186,7 +188,7 @@ class Work(Waitable):
         """Begins, if it can, with pages that hold the first of its tokens already. Raises LimitExceeded."""
         if self.fed or len(self.file) or not self.plain:
             return
-        pages = prefixes.find(self.file.owner, self.inputs[: self.spared])
+        pages = prefixes.find(self.file.owner, self.inputs[: self.spared], self.adapter)
         if pages:
             self.allow_pages(len(pages))
             self.reused = self.fed = self.file.revive(pages, self.inputs, self.positions)
