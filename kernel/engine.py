@@ -140,6 +140,10 @@ class Engine:
             self._pump_is_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
+    def look_again(self) -> None:
+        """Work that wanted nothing may want something now."""
+        self._pump_soon()
+
     def _pump_anew(self) -> None:
         """The pager has moved something: who waited for that may go on."""
         self.pager.loading.clear()

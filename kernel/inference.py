@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from cadenza.kernel.device.batch import PROBE_LOG_PROBABILITIES, PROBE_TOP, DeviceFacts, Int32, UInt8
+from cadenza.kernel.guide import Guide, State
 from cadenza.kernel.limits import (
     PASS_PROBE_VALUES,
     PASS_PROBES,
@@ -16,6 +17,8 @@ from cadenza.kernel.limits import (
     PASS_SAMPLES,
     PASS_TOKENS,
     PROBE_TOKENS,
+    RUN_MOVES,
+    RUN_STATES,
     STOP_SEQUENCE_TOKENS,
     STOP_SEQUENCES,
     STOP_TOKENS,
@@ -59,17 +62,27 @@ class Inference:
     def decode(
         self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32, *,
         sampler: Sampler, mask: UInt8 | None, max_tokens: int, stop_tokens: frozenset[int],
-        stop_sequences: tuple[tuple[int, ...], ...], deliver_every: int, adapter: str = "",
+        stop_sequences: tuple[tuple[int, ...], ...], deliver_every: int, states: Sequence[State] = (),
+        adapter: str = "",
     ) -> Run:
         """Raises as `forward` does, and LimitExceeded when too many decodes are alive."""
         positions = self._check_input(process, file, reads, tokens, positions)
         check_sampler(sampler)
         stop = Stop(max_tokens, self._room(file, reads, positions), stop_tokens, stop_sequences)
         check_stop(stop, deliver_every)
+        guide = self._guide(states, mask) if states else None
         self._engine.lanes.ensure_room()
         snapshots = self._claim(file, reads, exact=not reads, adapter=adapter)
         return self._begin(process, Run(self._engine, file, snapshots, tokens, positions, process.priority,
-                                        sampler=sampler, stop=stop, mask=mask, deliver_every=deliver_every), adapter)
+                                        sampler=sampler, stop=stop, mask=mask, guide=guide,
+                                        deliver_every=deliver_every), adapter)
+
+    def interject(self, run: Run, tokens: Int32) -> None:
+        """Raises Invalid, Closed, LimitExceeded, TooLong; then nothing has changed."""
+        if not len(tokens):
+            raise Invalid("an interjection has one token at least", "tokens")
+        self._check_tokens(tokens, "tokens")
+        run.interject(tokens)
 
     def mask(self, tokens: Int32, *, allowed: bool) -> UInt8:
         """Packed bits, [⌈vocabulary / 8⌉]: only `tokens`, or all but them. Raises Invalid if nothing is left."""
@@ -79,6 +92,14 @@ class Inference:
         if not bits.any():
             raise Invalid("the mask hides every token of the vocabulary: at least one must be allowed", "mask")
         return np.packbits(bits, bitorder="little")
+
+    def _guide(self, states: Sequence[State], mask: UInt8 | None) -> Guide:
+        moves = [token for state in states for token in state.moves]
+        if len(states) > RUN_STATES or len(moves) > RUN_MOVES:
+            raise LimitExceeded(f"a run has at most {RUN_STATES} states with {RUN_MOVES} moves in all, not "
+                                f"{len(states)} with {len(moves)}", "states")
+        self._check_tokens(np.array(moves, np.int32), "moves")
+        return Guide(states, mask)
 
     def _claim(self, file: File, reads: Sequence[File], *, exact: bool, adapter: str) -> list[File]:
         """Marks `file` as being appended to; answers `reads` as they are now. Raises Busy; then nothing has changed."""

@@ -68,6 +68,9 @@ VISIBLE_RANGES = 65_536                     # of one pass
 STOP_TOKENS = 1024
 STOP_SEQUENCES = 64
 STOP_SEQUENCE_TOKENS = 64
+RUN_STATES = 64                             # states of one run
+RUN_MOVES = 1024                            # moves of all its states
+INTERJECTED_TOKENS = 8192                   # that wait to be put into one run
 TIMER_SECONDS = 7 * 86_400.0
 TOPIC_BYTES = 256                           # length of a topic or queue, of a user's name
 

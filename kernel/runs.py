@@ -6,17 +6,26 @@
 Steps are submitted ahead of results, so at any time `len(tokens)` are known, `sampled` have been asked for, and
 `echoed` have been fed back as inputs, by value if known and by lane if not. An ended run has fed all but its last
 token. What was submitted past the end is cut off: the outcome is that of an unhurried run.
+
+A program may put tokens in (`interject`): they follow the last known token, and are fed with it in one piece, as soon
+as the run's guide is open. What was submitted past a token that made it open, or under a mask that proved to be another
+state's, is void: it is cut off as well, and asked again.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cadenza.kernel.device.batch import Int32, StepResult, UInt8
+from cadenza.kernel.guide import Guide
+from cadenza.kernel.limits import INTERJECTED_TOKENS
 from cadenza.kernel.passes import Row, Sampler, Work
-from cadenza.kvfs.errors import CadenzaError
+from cadenza.kvfs.errors import CadenzaError, Closed, LimitExceeded, TooLong
 
 if TYPE_CHECKING:
     from cadenza.kernel.batch_builder import BatchBuilder
@@ -33,22 +42,31 @@ class Stop(NamedTuple):
     sequences: tuple[tuple[int, ...], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """WIT's `kv.range`."""
+
+    first: int
+    count: int
+
+
 class Progress(NamedTuple):
     """Tokens not taken before, and how the run stands: a case of WIT's `inference.finish`. Of its input so many tokens
-    were computed by now, and so many reused."""
+    were computed by now, and so many reused. `interjected`: which of `tokens` the program put in, a range for each."""
 
     tokens: list[int]
     finish: str
     computed_tokens: int
     reused_tokens: int
+    interjected: Iterable[Range] = ()
 
 
 class Run(Work):
     """One decode. Ready when `deliver_every` tokens wait to be taken, or when it has ended."""
 
-    __slots__ = ("_changes", "_deliver_every", "_echoed", "_error", "_finish", "_lane", "_mask", "_max_tokens",
-                 "_most", "_next_position", "_sampled", "_sampler", "_settling", "_stop_sequences", "_stop_tokens",
-                 "_taken", "base", "tokens")
+    __slots__ = ("_changes", "_deliver_every", "_drawn_under", "_echoed", "_error", "_finish", "_guide", "_interjected",
+                 "_lane", "_mask", "_max_tokens", "_most", "_next_position", "_pending", "_room_tokens", "_sampled",
+                 "_sampler", "_settling", "_stop_sequences", "_stop_tokens", "_taken", "_void", "base", "tokens")
 
     def __init__(
         self,
@@ -62,13 +80,19 @@ class Run(Work):
         sampler: Sampler,
         stop: Stop,
         mask: UInt8 | None = None,
+        guide: Guide | None = None,
         deliver_every: int = 1,
     ) -> None:
         super().__init__(engine, file, reads, inputs, positions, priority)
         self._sampler = sampler
-        self._max_tokens, _, self._stop_tokens, self._stop_sequences = stop
+        self._max_tokens, self._room_tokens, self._stop_tokens, self._stop_sequences = stop
         self._most = min(stop.max_tokens, stop.room_tokens + 1)    # the last token sampled needs no room
         self._mask = mask
+        self._guide = guide
+        self._drawn_under: deque[UInt8 | None] = deque()     # with a guide: the masks of samples under way
+        self._pending: list[Int32] = []                      # interjections that wait
+        self._interjected: list[Range] = []                  # of `tokens`, not reported yet
+        self._void = 0               # samples under way that nobody wants any more
         self._deliver_every = deliver_every
         self._lane = engine.lanes.take()
         self.base = self.start + len(inputs)
@@ -85,6 +109,8 @@ class Run(Work):
     def wanted(self) -> int:
         if self.prefilling:
             return self.missing + len(self.inputs) - self.fed
+        if self._pending and self._sampled > len(self.tokens) and (self._guide is None or self._guide.open):
+            return 0                 # what is under way comes first, then what was put in
         return 1 if self._echoed < self._sampled < self._most and not self._settling else 0
 
     def submit(self, builder: BatchBuilder, count: int) -> None:
@@ -94,8 +120,16 @@ class Run(Work):
                 return
         else:
             last = self._submit_echo(builder)
-        builder.add_sample(last, self._lane, self._sampler, self.base + self._sampled - 1, self._mask)
+        mask = self._mask if self._guide is None else self._mask_ahead(self._guide)
+        builder.add_sample(last, self._lane, self._sampler, self.base + self._sampled - 1, mask)
         self._sampled += 1
+
+    def _mask_ahead(self, guide: Guide) -> UInt8 | None:
+        """The state's, or what serves best while it is not known which state that will be."""
+        is_known = self._sampled == len(self.tokens)
+        mask = guide.mask if is_known or self._sampler.temperature > 0 else guide.loosest
+        self._drawn_under.append(mask)
+        return mask
 
     def _submit_echo(self, builder: BatchBuilder) -> int:
         echoed = self._echoed
@@ -118,8 +152,10 @@ class Run(Work):
     def preempt(self) -> None:
         """What was sampled becomes input, so that feeding it again leads to where the run stood."""
         super().preempt()
-        if self._settling:
-            return
+        if not self._settling:
+            self._feed_what_was_said()
+
+    def _feed_what_was_said(self) -> None:
         asked = self.base - self.start
         said = np.array(self.tokens, np.int32)
         self.inputs = np.concatenate([self.inputs[:asked], said])
@@ -133,7 +169,14 @@ class Run(Work):
             return
         if row.samples == row.samples_end:
             return                                      # a chunk of the inputs that was not the last
-        token = result.tokens.item(row.samples)
+        if self._void:
+            self._void -= 1
+            return
+        self._accept_token(result.tokens.item(row.samples))
+
+    def _accept_token(self, token: int) -> None:
+        if self._guide is not None and not self._was_well_drawn(self._guide, token):
+            return
         ordinal = len(self.tokens)
         if ordinal == 0:
             self.engine.know(self.file, self.base)
@@ -143,8 +186,70 @@ class Run(Work):
         finish = self._finish_after(token)
         if finish is not None:
             self._end(finish)
-        elif len(self.tokens) - self._taken >= self._deliver_every:
+            return
+        if len(self.tokens) - self._taken >= self._deliver_every:
             self.signal()
+        if self._guide is not None:
+            self._follow(self._guide, token)
+        self._put_in()
+
+    def _was_well_drawn(self, guide: Guide, token: int) -> bool:
+        """Whether the sample is the one that its state's mask gives; if not it is asked again."""
+        mask = self._drawn_under.popleft()
+        if mask is guide.mask or (mask is guide.loosest and not self._sampler.temperature and guide.allows(token)):
+            return True
+        self._sampled -= 1
+        self._cut_ahead()
+        return False
+
+    def _follow(self, guide: Guide, token: int) -> None:
+        was_open = guide.open
+        guide.follow(token)
+        if guide.open and not was_open and self._pending:
+            self._cut_ahead()
+
+    def _cut_ahead(self) -> None:
+        """What was asked past the known tokens is void. The last of them is fed (again) next."""
+        self._void += self._sampled - len(self.tokens)
+        self._sampled = len(self.tokens)
+        self._drawn_under.clear()
+        if self._echoed >= self._sampled:
+            self._echoed = self._sampled - 1
+            self.file.truncate(self.base + self._echoed)
+
+    def interject(self, tokens: Int32) -> None:
+        """Tokens to follow the last known one, as soon as nothing is under way past it and the guide is open; those
+        that wait go together. Reported by the `take` that answers them; what never was has not been put in. Raises
+        Closed when the run has ended, LimitExceeded, TooLong."""
+        waiting = len(tokens) + sum(map(len, self._pending))
+        if self.over or self._settling:
+            raise Closed("the run has ended: what it was to be told goes into the next one")
+        if waiting > INTERJECTED_TOKENS:
+            raise LimitExceeded(f"{waiting} tokens would wait to be put into a run; at most {INTERJECTED_TOKENS} may",
+                                "interjected_tokens")
+        if len(self.tokens) + waiting > self._room_tokens:
+            raise TooLong(f"{waiting} tokens do not fit: the context has room for {self._room_tokens} after the "
+                          f"input of this run, and {len(self.tokens)} of them are used")
+        self._pending.append(tokens)
+        self._put_in()
+        self.engine.look_again()
+
+    def _put_in(self) -> None:
+        """If it may be: what waits becomes input, behind the last known token."""
+        if not self._pending or self.prefilling or not self.tokens or self._sampled > len(self.tokens):
+            return
+        if self._guide is not None and not self._guide.open:
+            return
+        fed = self.base - self.start + self._echoed
+        for tokens in self._pending:
+            self._interjected.append(Range(len(self.tokens), len(tokens)))
+            self.tokens += tokens.tolist()
+            self._max_tokens += len(tokens)
+        self._most = min(self._max_tokens, self._room_tokens + 1)
+        self._pending.clear()
+        self._feed_what_was_said()
+        self.fed, self.prefilling = fed, True
+        self.join_line()
 
     @property
     def taken(self) -> int:
@@ -156,11 +261,16 @@ class Run(Work):
         tokens = self.tokens[self._taken:]
         if self._error is not None and not tokens:
             raise self._error
+        interjected: Iterable[Range] = ()
+        if self._interjected:
+            interjected = [Range(each.first - self._taken, each.count) for each in self._interjected]
+            self._interjected = []
         self._taken += len(tokens)
         if not self.over:
             self.unsignal()
         computed = max(0, min(self.fed, self.base - self.start) - self.reused)
-        return Progress(tokens, self._finish if self._error is None else "running", computed, self.reused)
+        finish = self._finish if self._error is None else "running"
+        return Progress(tokens, finish, computed, self.reused, interjected)
 
     def stop(self) -> None:
         """Undoes what has not been taken. A run of which nothing was taken has never been. `over` is false after it

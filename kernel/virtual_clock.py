@@ -1,17 +1,20 @@
 """A clock that does not wait: an event loop whose time jumps to the next timer as soon as nothing else is left to do.
 
 Engine, pager, schedulers and policies take their time from the loop that they run on. Under this one they are a
-simulator of themselves: the same objects, in an order that depends on nothing but their inputs.
+simulator of themselves: the same objects, in an order that depends on nothing but their inputs. So do programs in
+Wasm: what they compute takes no time, and while a thread computes for the loop, the clock stands still.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class _Jump(selectors.SelectSelector):
@@ -20,8 +23,11 @@ class _Jump(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.elsewhere = 0          # calls that threads have not answered yet
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.elsewhere and timeout != 0:
+            return super().select(None)             # no time passes until a thread has woken the loop
         if timeout is None:
             raise RuntimeError("everything waits, and nothing is going to happen")
         self.now += timeout
@@ -29,7 +35,8 @@ class _Jump(selectors.SelectSelector):
 
 
 class VirtualClock(asyncio.SelectorEventLoop):
-    """Begins at 0 seconds. Nothing from outside reaches it: no sockets, no threads, no signals."""
+    """Begins at 0 seconds. Nothing from outside reaches it but the answers of its own threads: no sockets, no signals,
+    no processes."""
 
     def __init__(self) -> None:
         self._jump = _Jump()
@@ -37,6 +44,24 @@ class VirtualClock(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jump.now
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        answer = super().run_in_executor(executor, func, *args)
+        self._jump.elsewhere += 1
+        answer.add_done_callback(self._answered)
+        return answer
+
+    async def shutdown_default_executor(self, *timeout: Any) -> None:
+        self._jump.elsewhere += 1
+        try:
+            await super().shutdown_default_executor(*timeout)
+        finally:
+            self._jump.elsewhere -= 1
+
+    def _answered(self, answer: asyncio.Future[Any]) -> None:
+        self._jump.elsewhere -= 1
 
 
 def simulate(main: Coroutine[Any, Any, T]) -> T:

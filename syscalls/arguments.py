@@ -15,6 +15,7 @@ from cadenza.kernel.device.batch import (
     Int32,
     UInt8,
 )
+from cadenza.kernel.guide import State
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.limits import MESSAGE_BYTES, RANGE_TOKENS, TOPIC_BYTES
 from cadenza.kernel.passes import Probe, Sampler
@@ -49,6 +50,12 @@ def fetch_mask(inference: Inference, record: Any) -> UInt8 | None:
     if record is None:
         return None
     return inference.mask(fetch_int32(record.tokens, "mask"), allowed=record.allowed)
+
+
+def fetch_states(inference: Inference, records: Sequence[Any]) -> list[State]:
+    return [State(fetch_mask(inference, record.mask), {move.token: move.state for move in record.moves},
+                  record.otherwise, record.open)
+            for record in records]
 
 
 def fetch_visible(records: Sequence[Any]) -> Int32:

@@ -63,7 +63,8 @@ class EventCalls:
 
     @quick
     def now(self, process: Process) -> int:
-        return time.monotonic_ns()
+        """Of the loop's clock, which timers and waits go by: it may be a virtual one."""
+        return round(asyncio.get_running_loop().time() / NANOSECONDS)
 
     @quick
     def wall_clock(self, process: Process) -> int:

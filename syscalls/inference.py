@@ -18,6 +18,7 @@ from cadenza.syscalls.arguments import (
     fetch_mask,
     fetch_probe,
     fetch_sampler,
+    fetch_states,
     fetch_visible,
 )
 from cadenza.syscalls.suspension import settled
@@ -76,6 +77,7 @@ class InferenceCalls:
             stop_tokens=frozenset(request.stop_tokens.tolist()),
             stop_sequences=tuple(tuple(s.tolist()) for s in request.stop_sequences),
             deliver_every=request.deliver_every,
+            states=fetch_states(self._inference, request.states),
         ))
 
     @quick
@@ -83,6 +85,9 @@ class InferenceCalls:
         progress = process.handles.get(handle, Run).take()
         process.tokens += len(progress.tokens)
         return progress
+
+    def interject(self, process: Process, handle: int, tokens: Any) -> None:
+        self._inference.interject(process.handles.get(handle, Run), fetch_int32(tokens, "tokens"))
 
     def stop(self, process: Process, handle: int) -> Any:
         run = process.handles.get(handle, Run)

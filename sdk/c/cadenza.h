@@ -29,7 +29,13 @@ typedef struct { uint8_t number; cadenza_text message; } cadenza_error;  /* numb
 enum cadenza_finish {
   CADENZA_RUNNING, CADENZA_STOP_TOKEN, CADENZA_STOP_SEQUENCE, CADENZA_LENGTH, CADENZA_CONTEXT_FULL, CADENZA_STOPPED,
 };
-typedef struct { cadenza_tokens tokens; uint8_t finish; uint32_t computed_tokens, reused_tokens; } cadenza_progress;
+typedef struct { uint32_t first, count; } cadenza_range;
+typedef struct {
+  cadenza_tokens tokens;
+  uint8_t finish;
+  uint32_t computed_tokens, reused_tokens;
+  struct { const cadenza_range *at; size_t count; } interjected;
+} cadenza_progress;
 
 typedef struct { float temperature; uint32_t top_k; float top_p, min_p; uint64_t seed; } cadenza_sampler;
 typedef struct { bool present; cadenza_tokens tokens; bool allowed; } cadenza_mask;   /* option<logit-mask> */
@@ -61,6 +67,14 @@ typedef struct {
   uint32_t computed_tokens, reused_tokens;
 } cadenza_completion;
 
+typedef struct { cadenza_token token; uint32_t state; } cadenza_move;
+typedef struct {                                                         /* record state */
+  cadenza_mask mask;
+  struct { const cadenza_move *at; size_t count; } moves;
+  struct { uint8_t present; uint32_t state; } otherwise;
+  uint8_t open;
+} cadenza_state;
+
 typedef struct {                                                         /* record run */
   cadenza_descriptor file;
   cadenza_tokens reads, tokens, positions;
@@ -70,6 +84,7 @@ typedef struct {                                                         /* reco
   cadenza_tokens stop_tokens;
   struct { const cadenza_tokens *at; size_t count; } stop_sequences;
   uint32_t deliver_every;
+  struct { const cadenza_state *at; size_t count; } states;
 } cadenza_run;
 
 /* Every `result<T, error>`: one shape, T is the member that the call's comment names. */
@@ -116,12 +131,14 @@ CADENZA_IMPORT("inference", "forward") void cadenza_forward(const cadenza_pass *
 CADENZA_IMPORT("inference", "take-pass") void cadenza_take_pass(cadenza_handle pass, cadenza_result *answer);
 CADENZA_IMPORT("inference", "decode") void cadenza_decode(const cadenza_run *run, cadenza_result *answer); /* number */
 CADENZA_IMPORT("inference", "take-tokens") void cadenza_take_tokens(cadenza_handle run, cadenza_result *answer);
+CADENZA_IMPORT("inference", "interject") void cadenza_interject(
+    cadenza_handle run, const cadenza_token *tokens, size_t count, cadenza_result *answer);
 CADENZA_IMPORT("inference", "stop") void cadenza_stop(cadenza_handle run, cadenza_result *answer);
 CADENZA_IMPORT("channel", "send") void cadenza_send(const char *text, size_t size, cadenza_result *answer);
 CADENZA_IMPORT("channel", "receive") void cadenza_receive(cadenza_result *answer);                         /* number */
 
-_Static_assert(sizeof(cadenza_result) == 28 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
-_Static_assert(sizeof(cadenza_pass) == 68 && sizeof(cadenza_run) == 96, "the canonical ABI's layout");
+_Static_assert(sizeof(cadenza_result) == 32 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
+_Static_assert(sizeof(cadenza_pass) == 68 && sizeof(cadenza_run) == 104 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");
 _Static_assert(sizeof(cadenza_sample) == 32 && sizeof(cadenza_probe) == 16 && sizeof(cadenza_probe_answer) == 24,
                "the canonical ABI's layout");
 

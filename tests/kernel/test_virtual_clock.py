@@ -39,3 +39,16 @@ def test_waiting_for_nothing_is_an_error_and_not_a_hang() -> None:
 
     with pytest.raises(RuntimeError, match="nothing is going to happen"):
         simulate(forever())
+
+
+def test_no_time_passes_while_a_thread_computes() -> None:
+    async def main() -> tuple[list[str], float, float]:
+        loop, seen = asyncio.get_running_loop(), list[str]()
+        loop.call_later(1.0, seen.append, "timer")
+        await asyncio.to_thread(time.sleep, 0.05)
+        seen.append("thread")
+        answered = loop.time()
+        await asyncio.sleep(2.0)
+        return seen, answered, loop.time()
+
+    assert simulate(main()) == (["thread", "timer"], 0.0, 2.0)

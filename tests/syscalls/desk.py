@@ -204,4 +204,5 @@ def a_pass(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
 
 def a_run(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "tokens": tokens, "positions": [], "mask": None, "sampler": a_sampler(),
-            "max_tokens": 4, "stop_tokens": [], "stop_sequences": [], "deliver_every": 1, **more}
+            "max_tokens": 4, "stop_tokens": [], "stop_sequences": [], "deliver_every": 1,
+            "states": [], **more}

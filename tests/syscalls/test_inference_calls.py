@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cadenza.kernel.device.null_device import CostModel
-from cadenza.kvfs.errors import Invalid, NotFound, NotReady
+from cadenza.kvfs.errors import Closed, Invalid, NotFound, NotReady
 
 from .asking import decode, forward, probe, sample
 from .desk import Desk, a_pass, a_run, a_sampler, in_loop
@@ -194,3 +194,41 @@ async def test_passes_and_runs_are_taken_as_what_they_are() -> None:
             with pytest.raises(NotFound, match=f"handle {handle} is not open"):
                 desk.ask(process, f"inference.{call}", handle)
         await desk.wait(process, one, run)
+
+
+@in_loop
+async def test_a_program_puts_tokens_into_a_run_that_goes_on() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        closed = {"mask": None, "moves": [], "otherwise": None, "open": False}
+        file = desk.ask(process, "kv.create")
+        handle = desk.ask(process, "inference.decode", a_run(file, [1, 2], max_tokens=3, deliver_every=3,
+                                                             states=[closed]))
+        desk.ask(process, "inference.interject", handle, [8, 9])
+        await desk.wait(process, handle)
+        taken = desk.ask(process, "inference.take-tokens", handle)
+        assert len(taken.tokens) == 3
+        assert not taken.interjected, "its only state is closed"
+        with pytest.raises(Closed):
+            desk.ask(process, "inference.interject", handle, [1])
+        file = desk.ask(process, "kv.create")
+        handle = desk.ask(process, "inference.decode", a_run(file, [1, 2], max_tokens=6, deliver_every=8))
+        desk.ask(process, "inference.interject", handle, [8, 9])
+        await desk.wait(process, handle)
+        taken = desk.ask(process, "inference.take-tokens", handle)
+        [put_in] = taken.interjected
+        assert (list(taken.tokens[put_in.first : put_in.first + 2]), put_in.count) == ([8, 9], 2)
+        assert (len(taken.tokens), taken.finish) == (8, "length"), "what was put in is not counted"
+
+
+@in_loop
+async def test_states_say_what_a_run_may_sample() -> None:
+    async with Desk(vocabulary_size=64) as desk:
+        process = desk.spawn()
+        states = [
+            {"mask": {"tokens": [3], "allowed": True}, "moves": [{"token": 3, "state": 1}], "otherwise": None,
+             "open": True},
+            {"mask": {"tokens": [5], "allowed": True}, "moves": [], "otherwise": 0, "open": False},
+        ]
+        said = await decode(desk, process, a_run(desk.ask(process, "kv.create"), [1], max_tokens=6, states=states))
+        assert said == ([3, 5, 3, 5, 3, 5], "length")

@@ -17,6 +17,7 @@ from . import arithmetic, channel, errors, events, inference, kv, model, process
 from .arguments import Arguments
 from .channel import Source, messages, publish, pull, push, receive, send, subscribe
 from .context import Context
+from .decoding import Decoding
 from .errors import (
     Busy,
     Cancelled,
@@ -38,16 +39,16 @@ from .errors import (
 )
 from .events import Handle, timer, wait
 from .generation import Generation
-from .inference import Entropy, Logits, LogProbabilities, Mask, Run, Sampler, Top, TopTokens, Visible, forward
+from .inference import Entropy, Logits, LogProbabilities, Mask, Run, Sampler, State, Top, TopTokens, Visible, forward
 from .kv import File
 from .process import Child, ExitStatus, kill, pid, signals, spawn
 from .tools import Call, Tools
 
 __all__ = [
-    "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Denied", "DeviceLost",
-    "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal", "Invalid",
-    "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run", "Sampler",
-    "Source", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic", "channel", "errors",
-    "events", "forward", "inference", "kill", "kv", "messages", "model", "pid", "process", "publish", "pull", "push",
-    "receive", "send", "signals", "spawn", "subscribe", "timer", "tools", "wait",
+    "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Decoding", "Denied",
+    "DeviceLost", "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal",
+    "Invalid", "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run",
+    "Sampler", "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic",
+    "channel", "errors", "events", "forward", "inference", "kill", "kv", "messages", "model", "pid", "process",
+    "publish", "pull", "push", "receive", "send", "signals", "spawn", "subscribe", "timer", "tools", "wait",
 ]  # fmt: skip

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from . import model
 from .conversation import Conversation
+from .decoding import Decoding
 from .errors import Busy, Invalid
 from .generation import Generation
-from .inference import Completion, LogProbabilities, Mask, Probe, Run, Sampler, Top, TopTokens, forward
+from .inference import Completion, LogProbabilities, Mask, Probe, Run, Sampler, State, Top, TopTokens, forward
 from .kv import File
 from .model import Message
 
@@ -100,7 +101,7 @@ class Context:
         self._write(generate=True)
         tokens = model.tokenize(content, special) if isinstance(content, str) else list(content)
         if self._chat.answer is not None:
-            self._chat.answer += content if isinstance(content, str) else model.detokenize(tokens, special=True)
+            self._chat.say(content if isinstance(content, str) else tokens)
         begin = model.facts().begin_token
         if isinstance(content, str) and not self._tokens and begin is not None and tokens[:1] != [begin]:
             self._tokens.append(begin)
@@ -174,24 +175,40 @@ class Context:
         string (not part of the text), after `max_tokens`, or when the context is full. `deliver_every`: how many
         tokens come at a time. Raises Invalid when the context is empty, TooLong, NoPages.
         """
-        self._write(generate=True)
-        facts = model.facts()
-        ends = facts.stop_tokens if stop_tokens is None else frozenset(stop_tokens)
-        room = max(1, facts.context_tokens - len(self._tokens))
+        ends = model.facts().stop_tokens if stop_tokens is None else frozenset(stop_tokens)
         stops = (stop,) if isinstance(stop, str) else stop
-        pending = self._pending()
-        run = Run(
-            self.file,
-            pending,
-            positions=self._positions_of(len(self._tokens) - len(pending), len(pending)),
-            max_tokens=room if max_tokens is None else max_tokens,
-            sampler=sampler,
-            mask=mask,
-            stop_tokens=sorted(ends),
-            deliver_every=deliver_every,
-        )
-        self._under_way = "generating"
+        run = self._run(max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), deliver_every=deliver_every)
         return Generation(run, self._tokens, self._settled, stops, ends)
+
+    def decode(
+        self,
+        max_tokens: int | None = None,
+        *,
+        sampler: Sampler | None = None,
+        stop_tokens: Sequence[int] | None = None,
+        stop_sequences: Sequence[Sequence[int]] = (),
+        mask: Mask | None = None,
+        states: Sequence[State] = (),
+        deliver_every: int = 1,
+    ) -> Decoding:
+        """As `generate`, token by token; `states` say what may be sampled by what was, and when what is put in
+        (`interject`) goes in."""
+        ends = model.facts().stop_tokens if stop_tokens is None else frozenset(stop_tokens)
+        run = self._run(
+            max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), stop_sequences=stop_sequences,
+            states=states, deliver_every=deliver_every,
+        )  # fmt: skip
+        return Decoding(run, self._tokens, self._settled, ends)
+
+    def _run(self, max_tokens: int | None, **options: Any) -> Run:
+        self._write(generate=True)
+        pending = self._pending()
+        room = max(1, model.facts().context_tokens - len(self._tokens))
+        positions = self._positions_of(len(self._tokens) - len(pending), len(pending))
+        most = room if max_tokens is None else max_tokens
+        run = Run(self.file, pending, positions=positions, max_tokens=most, **options)
+        self._under_way = "generating"
+        return run
 
     async def score(self, continuation: str | Sequence[int]) -> list[float]:
         """The log-probability of each token of a continuation (natural logarithm). The context stays as it is."""
@@ -256,7 +273,7 @@ class Context:
         self._cut(self._chat_start + common)
         self._tokens += wanted[common:]
         if generate:
-            self._chat.answer = ""
+            self._chat.begin_answer()
 
     def _cut(self, tokens: int) -> None:
         """Keeps the first `tokens`, in the file too."""
@@ -288,12 +305,12 @@ class Context:
         finally:
             self._under_way = ""
 
-    def _settled(self, generation: Generation) -> None:
-        """The generation has ended: what it did not give is undone."""
+    def _settled(self, decoding: Decoding) -> None:
+        """It has ended: what it did not give is undone."""
         self._under_way = ""
         if self._chat.answer is not None:
-            self._chat.answer += generation.said
-            if generation.finish == "stop-token":
+            self._chat.say(decoding.answer)
+            if decoding.finish == "stop-token" and decoding.keeps_stop_token:
                 self._chat.end_answer()
         if not self.file.closed:
             self._cut(len(self._tokens))

@@ -16,7 +16,8 @@ BEFORE: tuple[Message, ...] = ({"role": "user", "content": "."}, {"role": "assis
 """Stands for the messages before a chat that is resumed: what the template writes after them is what counts."""
 
 MARK = "\ue000{}\ue001"
-"""Stands in the template for a text that holds such names. Private-use characters: no template writes them."""
+"""Stands in the template for a text that holds such names, and for an answer that is known by its tokens. Private-use
+characters: no template writes them."""
 
 
 class Conversation:
@@ -25,16 +26,18 @@ class Conversation:
     def __init__(self, *, resumed: bool = False) -> None:
         """`resumed`: it goes on after messages that are not here."""
         self.answer: str | None = None
+        self._parts: list[str | list[int]] = []    # of the answer: text, or tokens as they are
         self._before = BEFORE if resumed else ()
         self._messages: list[Message] = []
-        self._guarded: dict[int, str] = {}
+        self._guarded: dict[int, str | list[int]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._messages)
 
     def copy(self) -> Conversation:
         other = Conversation(resumed=bool(self._before))
-        other.answer, other._messages, other._guarded = self.answer, self._messages[:], dict(self._guarded)
+        other.answer, other._parts = self.answer, self._parts[:]
+        other._messages, other._guarded = self._messages[:], dict(self._guarded)
         return other
 
     def messages(self) -> list[Message]:
@@ -49,8 +52,23 @@ class Conversation:
             self._guarded[len(self._messages)] = text
         self._messages.append({"role": role, "content": text, **more})
 
+    def begin_answer(self) -> None:
+        self.answer, self._parts = "", []
+
+    def say(self, content: str | list[int]) -> None:
+        """The assistant goes on; tokens are kept as they are."""
+        text = content if isinstance(content, str) else model.detokenize(content, special=True)
+        self.answer = (self.answer or "") + text
+        self._parts.append(content)
+
     def end_answer(self) -> None:
         """What the assistant has said becomes a message."""
+        if self.answer and any(isinstance(part, list) for part in self._parts):
+            self._guarded[len(self._messages)] = [
+                token
+                for part in self._parts
+                for token in (model.tokenize(part, True) if isinstance(part, str) else part)
+            ]
         self._messages, self.answer = self.messages(), None
 
     def tokens(self, generate: bool) -> list[int]:
@@ -65,15 +83,16 @@ class Conversation:
             if not text.startswith(begun):
                 raise Unsupported("this model's chat template rewrites earlier messages: a chat cannot be resumed")
             text = text[len(begun):]
-        return [token for piece, special in self._pieces(text) for token in model.tokenize(piece, special)]
+        return [token for piece in self._pieces(text) for token in piece]
 
-    def _pieces(self, text: str) -> Iterator[tuple[str, bool]]:
-        """The rendering cut at the guarded texts; each piece with whether its special tokens count."""
+    def _pieces(self, text: str) -> Iterator[list[int]]:
+        """The rendering cut at what is guarded: special tokens count in what the template has written alone."""
         if not self._guarded:
-            yield text, True
+            yield model.tokenize(text, True)
             return
         for number, piece in enumerate(re.split("\ue000(\\d+)\ue001", text)):
             if number % 2:
-                yield self._guarded[int(piece)], False
+                guarded = self._guarded[int(piece)]
+                yield model.tokenize(guarded, False) if isinstance(guarded, str) else guarded
             elif piece:
-                yield piece, True
+                yield model.tokenize(piece, True)

@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any
 
+from .decoding import Decoding, Ending
 from .errors import Error
-from .inference import Finish, Run
+from .inference import Run
 from .text import TextStream
 
-Ending = Finish | Literal["stop-string"]
 
-
-class Generation:
+class Generation(Decoding):
     """An async iterator of pieces of text; one piece is what one more token made certain.
 
     It begins at once, whether it is iterated or not. Leaving the loop early stops it, and what was not consumed is
-    undone: the context is as if the model had never said it. `tokens` are those consumed, `finish` tells the end.
+    undone: the context is as if the model had never said it. A stop token becomes part of the context and ends the
+    assistant's turn.
     """
+
+    keeps_stop_token = True
 
     def __init__(
         self,
         run: Run,
         context_tokens: list[int],
-        settle: Callable[[Generation], None],
+        settle: Callable[[Any], None],
         stops: Sequence[str],
         stop_tokens: frozenset[int],
     ) -> None:
-        self.tokens: list[int] = []
-        self.finish: Ending = "running"
-        self.said = ""                             # the text of `tokens`, a stop token or stop string apart
-        self._run = run
-        self._context_tokens = context_tokens      # the context's own list: what is consumed is appended
-        self._settle = settle                      # called once, when `finish` is set
-        self._stop_tokens = stop_tokens
+        super().__init__(run, context_tokens, settle, stop_tokens)
+        self.said = ""                             # the text of what was sampled, a stop token or stop string apart
         self._stream = TextStream(stops)
-        self._taken: deque[int] = deque()          # given by the kernel, not consumed
+        self._rest = ""                            # what only the end made certain
 
     @property
-    def computed_tokens(self) -> int:
-        """Tokens of its input that were computed."""
-        return self._run.computed_tokens
-
-    @property
-    def reused_tokens(self) -> int:
-        """Tokens of its input whose states were in the pool already."""
-        return self._run.reused_tokens
+    def answer(self) -> str | list[int]:
+        return self.said
 
     async def text(self) -> str:
         """All the text that is still to come, when it has ended."""
@@ -59,54 +49,21 @@ class Generation:
     async def next(self) -> str:
         """The next piece; "" when there is none any more."""
         while self.finish == "running":
-            ending: Ending = "running"
-            if self._taken:
-                piece, ending = self._consume(self._taken.popleft())
-            elif self._run.finish != "running":
-                piece, ending = self._stream.end(), self._run.finish
-            else:
-                piece = ""
-                await self._take()
+            token = await self.token()
+            if token is None or self.finish != "running":
+                return self._rest
+            piece = self._stream.feed(token)
             self.said += piece
-            if ending != "running":
-                self._end(ending)
+            if self._stream.stopped:
+                self._end("stop-string")
             if piece:
                 return piece
         return ""
 
-    def stop(self) -> None:
-        """Ends it after what was consumed. Idempotent; never blocks."""
-        if self.finish == "running":
-            self.said += self._stream.end()
-            self._end("stopped")
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Error):
-            self.stop()
-
-    async def _take(self) -> None:
-        try:
-            self._taken.extend(await self._run.take())
-        except BaseException:
-            self.stop()
-            raise
-
-    def _consume(self, token: int) -> tuple[str, Ending]:
-        """One token becomes part of the context; the text it makes certain, and whether it is the last."""
-        self.tokens.append(token)
-        self._context_tokens.append(token)
-        if token in self._stop_tokens and self._run.finish == "stop-token" and not self._taken:
-            return self._stream.end(), "stop-token"
-        piece = self._stream.feed(token)
-        return piece, "stop-string" if self._stream.stopped else "running"
-
     def _end(self, finish: Ending) -> None:
-        self.finish = finish
-        self._taken.clear()
-        try:
-            self._run.stop()
-        finally:
-            self._settle(self)
+        self._rest = self._stream.end()
+        self.said += self._rest
+        super()._end(finish)
 
 
 class Pieces:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
@@ -30,6 +30,7 @@ _forward = checked(kernel.forward)
 _take_pass = checked(kernel.take_pass)
 _decode = checked(kernel.decode)
 _stop = checked(kernel.stop)
+_interject = checked(kernel.interject)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ class Mask:
 
     tokens: Sequence[int]
     allowed: bool = True
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run may sample now. A sampled token among `moves` leads to another state, by its number; any other leads
+    to `otherwise`, or nowhere. Interjections wait while it is not `open`."""
+
+    mask: Mask | None = None
+    moves: Mapping[int, int] = field(default_factory=dict)
+    otherwise: int | None = None
+    open: bool = True
 
 
 @dataclass(frozen=True)
@@ -157,10 +169,11 @@ class Run:
 
     `await run.take()` until `finish` is no longer "running". Afterwards the file holds what it held, `tokens`, and
     all that was sampled but the last. Of its input so many tokens were computed by the last take (`computed_tokens`),
-    and so many reused: they were in the pool (`reused_tokens`).
+    and so many reused: they were in the pool (`reused_tokens`). `interjected` are the ranges, (first, count), of the
+    tokens last taken that the program put in, one for each interjection, in their order.
     """
 
-    __slots__ = ("computed_tokens", "finish", "handle", "reused_tokens")
+    __slots__ = ("computed_tokens", "finish", "handle", "interjected", "reused_tokens")
 
     def __init__(
         self,
@@ -175,9 +188,12 @@ class Run:
         stop_tokens: Sequence[int] = (),
         stop_sequences: Sequence[Sequence[int]] = (),
         deliver_every: int = 1,
+        states: Sequence[State] = (),
     ) -> None:
-        """Starts it. Raises Invalid, TooLong, NoPages, Busy, LimitExceeded. `deliver_every`: tokens at a time."""
+        """Starts it. Raises Invalid, TooLong, NoPages, Busy, LimitExceeded. `deliver_every`: tokens at a time.
+        `states`: what may be sampled, by what was; the run begins in the first."""
         self.finish: Finish = "running"
+        self.interjected: list[tuple[int, int]] = []
         self.computed_tokens = self.reused_tokens = 0
         self.handle = Handle(
             _decode(
@@ -192,6 +208,7 @@ class Run:
                     list(stop_tokens),
                     [list(sequence) for sequence in stop_sequences],
                     deliver_every,
+                    [state_of(state) for state in states],
                 )
             )
         )
@@ -208,10 +225,19 @@ class Run:
             self.handle.close()
             raise error_of(refusal) from None
         self.computed_tokens, self.reused_tokens = progress.computed_tokens, progress.reused_tokens
+        self.interjected = [(put_in.first, put_in.count) for put_in in progress.interjected]
         if progress.finish is not kernel.Finish.RUNNING:
             self.finish = FINISH[progress.finish]
             self.handle.close()
         return progress.tokens
+
+    def interject(self, tokens: Sequence[int]) -> None:
+        """Puts tokens in behind the last sampled one, as soon as the run's state is open. Never blocks.
+
+        What no `take` has reported in `interjected` when the run has ended was not put in. Raises Closed when it has
+        ended already, TooLong, LimitExceeded.
+        """
+        _interject(self.handle.number, list(tokens))
 
     def stop(self) -> None:
         """Ends it as if it had never gone past the tokens already taken. Idempotent; never blocks."""
@@ -235,6 +261,11 @@ def sampler_of(sampler: Sampler) -> kernel.Sampler:
 
 def mask_of(mask: Mask | None) -> kernel.LogitMask | None:
     return None if mask is None else kernel.LogitMask(list(mask.tokens), mask.allowed)
+
+
+def state_of(state: State) -> kernel.State:
+    moves = [kernel.Move(*move) for move in state.moves.items()]
+    return kernel.State(mask_of(state.mask), moves, state.otherwise, state.open)
 
 
 def probe_of(probe: Probe) -> kernel.Probe:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import sys
 from asyncio import events as asyncio_events
 from collections import deque
@@ -124,13 +125,14 @@ class Loop(asyncio.AbstractEventLoop):
                 handle._run()
 
     def _until_timer(self) -> int | None:
-        """Nanoseconds until the earliest timer; None when there is none. Raises RuntimeError when all would sleep."""
+        """Nanoseconds until the earliest timer, rounded up: after such a wait it is due. None when there is none.
+        Raises RuntimeError when all would sleep."""
         while self._timers and self._timers[0]._cancelled:
             heapq.heappop(self._timers)
             self._dead_timers -= 1
         if self._timers:
             left = self._timers[0].when() - self.time()
-            return int(min(max(left, 0.0), LONGEST_WAIT_SECONDS) * 1e9)
+            return math.ceil(min(max(left, 0.0), LONGEST_WAIT_SECONDS) * 1e9)
         if not self._awaited:
             raise RuntimeError("deadlock: every task waits for something that no task, handle or timer brings about")
         return None

@@ -36,6 +36,11 @@ class TextStream:
         self._half = False          # the decoder holds the first bytes of a character
         self._held = ""             # the end of the text so far, that begins a stop string
 
+    @property
+    def half(self) -> bool:
+        """Whether the last token ended within a character."""
+        return self._half
+
     def feed(self, token: int) -> str:
         """The text that this token makes certain; often its own, maybe none."""
         text = _texts.get(token)

@@ -54,7 +54,7 @@ class Decoding:
         self.taken = min(first + self.run.deliver_every, self.run.max_tokens)
         tokens = range(100 + first, 100 + self.taken)
         return SimpleNamespace(tokens=tokens, finish="length" if self.taken == self.run.max_tokens else "running",
-                               computed_tokens=len(self.run.tokens), reused_tokens=0)
+                               computed_tokens=len(self.run.tokens), reused_tokens=0, interjected=[])
 
     def outcome(self, cache: Path, wasm: bytes, arguments: str) -> Outcome:
         self.arguments = arguments

@@ -12,6 +12,7 @@ import pytest
 import wasmtime
 
 from cadenza.kernel.limits import HEAVY_SLICES, SLICE_FUEL, ProcessLimits
+from cadenza.kernel.virtual_clock import simulate
 from cadenza.kernel.wasm.fiber_unsafe import living
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kernel.wasm.seams import Advance, Handler, Outcome, quick
@@ -142,6 +143,25 @@ def test_one_who_computes_on_a_worker_thread_still_calls(cache: Path, mark: Call
             assert await run(wasm, COMPUTES, "process") == Outcome("finished")
     asyncio.run(main())
     assert seen == [("process", threading.main_thread())]
+
+
+def test_what_a_guest_computes_takes_no_virtual_time(cache: Path) -> None:
+    """It goes to a worker thread and back; a clock that jumped meanwhile would ring the timer first."""
+    asked: list[float] = []
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.001, asked.append, -1.0)
+        with runtime(cache, pid=lambda _: asked.append(loop.time()) or 1) as wasm:
+            assert await run(wasm, COMPUTES) == Outcome("finished")
+        return loop.time()
+
+    async def compiled() -> None:                                        # by a child process: no virtual clock then
+        with runtime(cache) as wasm:
+            await wasm.load(COMPUTES)
+
+    asyncio.run(compiled())
+    assert (simulate(main()), asked) == (0.0, [0.0])
 
 
 def test_the_runtime_closes_over_guests_that_compute_or_wait(cache: Path) -> None:

@@ -22,8 +22,12 @@ ProbeRequest = record("ProbeRequest", "row probe")
 Pass = record("Pass", "file reads tokens positions visible mask samples probes")
 TopTokens = record("TopTokens", "tokens log_probabilities tail")
 PassCompletion = record("PassCompletion", "tokens probes computed_tokens reused_tokens")
-Run = record("Run", "file reads tokens positions mask sampler max_tokens stop_tokens stop_sequences deliver_every")
-Progress = record("Progress", "tokens finish computed_tokens reused_tokens")
+Run = record(
+    "Run", "file reads tokens positions mask sampler max_tokens stop_tokens stop_sequences deliver_every states"
+)
+Move = record("Move", "token state")
+State = record("State", "mask moves otherwise open")
+Progress = record("Progress", "tokens finish computed_tokens reused_tokens interjected")
 Probe_Top, Probe_LogProbabilities = record("Probe_Top", "value"), record("Probe_LogProbabilities", "value")
 Probe_Entropy, Probe_Logits = record("Probe_Entropy", ""), record("Probe_Logits", "")
 ProbeAnswer_Top, ProbeAnswer_Logits = record("ProbeAnswer_Top", "value"), record("ProbeAnswer_Logits", "value")
@@ -94,9 +98,9 @@ def take_tokens(run: int) -> Any:
     held["taken"] = come
     if come < len(held["said"]):
         toy.ready_at[run] = toy.now + held["run"].deliver_every
-        return Progress(tokens, Finish.RUNNING, len(held["run"].tokens), 0)
+        return Progress(tokens, Finish.RUNNING, len(held["run"].tokens), 0, [])
     settle(held)
-    return Progress(tokens, held["finish"], len(held["run"].tokens), 0)
+    return Progress(tokens, held["finish"], len(held["run"].tokens), 0, [])
 
 
 def settle(held: dict[str, Any]) -> None:
@@ -109,3 +113,7 @@ def stop(run: int) -> None:
     settle(toy.get(toy.held, run))
 
 
+def interject(run: int, tokens: list[int]) -> None:
+    """The toy's runs are as if computed ahead: what is put in comes after all of it."""
+    held = toy.get(toy.held, run)
+    held["said"] += tokens
