@@ -28,6 +28,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from cadenza.kvfs.errors import Unsupported
+
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
@@ -142,6 +144,13 @@ class Adapting(Protocol):
 
     def drop_adapter(self, slot: int) -> None:
         """Idempotent."""
+
+
+def adapting(device: Device) -> Adapting:
+    """Raises Unsupported for a device that computes without adapters."""
+    if not isinstance(device, Adapting):
+        raise Unsupported(f"the device ({device.facts.name}) takes no adapters")
+    return device
 
 
 class Device(Protocol):
