@@ -175,7 +175,8 @@ class Adapters:
         try:
             stored = read_adapter(draft)
         except CadenzaError as error:
-            error.message = error.message.replace(f"{draft}/", "")       # whose place is nobody's business
+            error.message = error.message.replace(f"{draft}/", "")       # where they lie is nobody's business
+            error.args = (error.message,)
             raise
         digest = hashlib.sha256(hashlib.sha256(config).digest() + hashlib.sha256(weights).digest()).hexdigest()
         adapter = Adapter(name, owner, digest, stored.rank, stored.targets, len(weights), time.time(),

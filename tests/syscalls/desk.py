@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from cadenza.kernel.batcher import WorkConserving
+from cadenza.kernel.device.batch import Device
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.null_device import NullDevice
 from cadenza.kernel.engine import Engine
@@ -103,8 +104,9 @@ class Desk:
     """Use it as an async context manager: at its end every process is killed, and everything must have come back."""
 
     def __init__(self, *, limits: ProcessLimits | None = None, language: Language | None = None,
-                 patience_seconds: float = 0.0, **device: Any) -> None:
-        self.link = LocalLink(NullDevice(**device))
+                 patience_seconds: float = 0.0, model: Device | None = None, **device: Any) -> None:
+        """`model`: a device in place of a NullDevice, which is made of the rest."""
+        self.link = LocalLink(model or NullDevice(**device))
         facts = self.link.facts
         self.files = FileSystem(PagePool(facts.pages, facts.page_tokens), file_limits(facts.page_bytes))
         self.pager = Pager(self.files, Tiers(self.files.pool, facts.host_pages))
