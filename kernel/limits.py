@@ -47,7 +47,7 @@ SOURCE_BYTES = 4 * MEBIBYTE                 # their text in all
 ADAPTERS = 64                               # loaded at once, of all users; equal ones count once
 ADAPTERS_PER_USER = 16                      # kept
 ADAPTER_BYTES = 256 * MEBIBYTE              # the weights of one
-ADAPTERS_BYTES = 2048 * MEBIBYTE            # of all that are loaded
+ADAPTERS_BYTES = 2 << 30                    # of all that are loaded
 ADAPTER_CONFIG_BYTES = 64 << 10             # the settings of one
 ADAPTER_RANK = 256
 
