@@ -21,7 +21,7 @@ def new_model(tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=256,
-        intermediate_size=512,
+        intermediate_size=384,
         num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=2,

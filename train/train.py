@@ -18,12 +18,13 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from train.checkpoint import Progress, has_checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from train.data import LONG, SHORT, Batch, pack
 from train.head_start import give_head_start
 from train.model import loss_of, new_model, save_model
 from train.muon import Muon
 from train.report import Report, open_report
+from train.sampled import Sample
 from train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from train.workers import Team, open_team, own_place
 
@@ -32,14 +33,15 @@ FINAL_RATE = 2e-5
 WARM_UP_STEPS = 60
 WEIGHT_DECAY = 0.05
 MOST_GRADIENT_NORM = 1.0
-ROWS_FROM = ((0.0, 2), (0.1, 4), (0.45, 8))
+ROWS_FROM = ((0.0, 2), (0.08, 4), (0.4, 8))
 """From which part of the run on a worker's short batch has how many rows: small batches learn more a token at first."""
 LONG_FROM = 0.35
 """The part of the run after which long batches are mixed in."""
-LONG_SHARE = 0.15
+LONG_SHARE = 0.1
 STEPS_A_POINT = 25
 """The loss is averaged over this many steps for one point of the curve."""
 SECONDS_BETWEEN_CHECKPOINTS = 120.0
+SECONDS_BETWEEN_SAMPLES = 90.0
 
 
 @dataclass
@@ -106,7 +108,8 @@ class Trainer:
     def run(self, folder: Path, report: Report) -> None:
         """Trains until the time is used up; writes a checkpoint into `folder` now and then, and at the end."""
         losses: list[float] = []
-        saved = time.monotonic()
+        saved = sampled = time.monotonic()
+        sample = Sample(self.tokenizer) if self.team.leads else None
         while self.part_done < 1.0:
             losses.append(self.step())
             if len(losses) == STEPS_A_POINT:
@@ -117,6 +120,11 @@ class Trainer:
             if self.team.leads and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 save_checkpoint(folder, self.model, self.optimizers, self.progress)
                 saved = time.monotonic()
+            if sample and time.monotonic() - sampled > SECONDS_BETWEEN_SAMPLES:
+                self.progress.sampled.append((round(self.progress.seconds, 1), sample.scores(self.model)))
+                report.scores(self.progress.sampled[-1][1])
+                sampled = time.monotonic()
+                self.last = time.process_time()
         if self.team.leads:
             save_checkpoint(folder, self.model, self.optimizers, self.progress)
 
@@ -138,7 +146,7 @@ def main() -> None:
     options = arguments()
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoints: Path = options.checkpoints or options.out / "checkpoints"
-    if own_place() == 0 and not has_checkpoint(checkpoints):
+    if own_place() == 0 and not (options.out / "tokenizer.json").exists():
         save_tokenizer(train_tokenizer(options.seed), options.out)
     with open_team(options.workers) as team, open_report(team.leads) as report:
         tokenizer = load_tokenizer(options.out)
