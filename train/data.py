@@ -59,6 +59,13 @@ SHORT = Shape(6, 384, MIXTURE)
 LONG = Shape(3, 768, LONG_MIXTURE)
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a special token, which the tokenizer must have."""
+    number = tokenizer.token_to_id(token)
+    assert number is not None, token
+    return number
+
+
 def encode(tokenizer: Tokenizer, dialogue: Dialogue) -> Encoded:
     """The dialogue's tokens: learnt are the words of the assistant and the `<|end|>` after them.
 
@@ -66,11 +73,12 @@ def encode(tokenizer: Tokenizer, dialogue: Dialogue) -> Encoded:
     goes after the token in which its place lies: it is met between any two tokens, also inside a word.
     """
     turns = dialogue.turns
-    heads = [tokenizer.token_to_id(turn.role.token) for turn in turns]
+    begin, *heads = (token_id(tokenizer, token) for token in [BEGIN, *(turn.role.token for turn in turns)])
     said = tokenizer.encode_batch([turn.text + END for turn in turns], add_special_tokens=False)
     written = [interruption.text for turn in turns for interruption in turn.interruptions]
     inserted = iter(tokenizer.encode_batch_fast(written, add_special_tokens=False))
-    ids, learnt = [tokenizer.token_to_id(BEGIN)], [False]
+    ids: list[int] = [begin]
+    learnt = [False]
     for turn, head, words in zip(turns, heads, said, strict=True):
         ids.append(head)
         done = 0
@@ -80,7 +88,7 @@ def encode(tokenizer: Tokenizer, dialogue: Dialogue) -> Encoded:
             ids += words.ids[done:place]
             learnt += [turn.role is Role.ASSISTANT] * (place - done)
             done = place
-            if len(ids) and place < len(words.ids):
+            if place < len(words.ids):      # behind each piece but the last stands an interruption
                 between = next(inserted).ids
                 ids += between
                 learnt += [False] * len(between)
@@ -88,7 +96,7 @@ def encode(tokenizer: Tokenizer, dialogue: Dialogue) -> Encoded:
 
 
 def _token_at(offsets: list[tuple[int, int]], after: int) -> int:
-    """How many tokens reach up to so many characters; a token that goes beyond counts, one that begins there doesn't."""
+    """How many tokens the first so many characters reach into."""
     return sum(start < after for start, _ in offsets)
 
 

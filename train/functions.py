@@ -98,7 +98,7 @@ def new_function(world: World, nouns: set[str], fewest: int = 1) -> Function:
 def new_request(world: World, function: Function, after: bool = False) -> Request:
     """Values for the function's arguments; `after` a call, one of them is what that call returned."""
     names = list(function.arguments)
-    by_place = world.chance(0.35)
+    by_place = world.chance(0.2)
     if not by_place and world.chance(0.5):
         world.random.shuffle(names)
     values = [value_of(world) for _ in names]

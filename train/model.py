@@ -36,6 +36,13 @@ def new_model(tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def load_model(folder: Path) -> LlamaForCausalLM:
+    """The model that `save_model` wrote into this folder, in fp32."""
+    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.train()
+    return model
+
+
 def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     """Mean cross-entropy in nats over the learnt tokens of the batch, a scalar; logits are made for these alone."""
     hidden = model.model(batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state  # [B, L, hidden]

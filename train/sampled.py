@@ -17,7 +17,7 @@ from train.data import NOT_LEARNT, Batch, collate, encode
 from train.tasks import draw_dialogue
 from train.world import Split
 
-SAMPLED = ("facts", "facts_absent", "friend", "sum", "single", "parallel", "multi_step", "interrupts", "all_at_once_steps")
+SAMPLED = ("facts", "facts_absent", "friend", "sum", "single", "parallel", "multi_step", "interrupts")
 REACH = 12
 DIALOGUES = 24
 

@@ -216,7 +216,9 @@ class Code:
             if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
                 raise Malformed(f"{code!r} calls no function by its name")
             arguments = tuple(ast.literal_eval(value) for value in tree.args)
-            named = tuple((keyword.arg or "**", ast.literal_eval(keyword.value)) for keyword in tree.keywords)
+            named = tuple((keyword.arg or "", ast.literal_eval(keyword.value)) for keyword in tree.keywords)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise Malformed(f"{code!r} is no call with literal arguments") from error
+        if not all(name for name, _ in named):
+            raise Malformed(f"{code!r} unpacks its arguments")
         return cls(tree.func.id, arguments, named)

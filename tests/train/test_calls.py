@@ -1,4 +1,4 @@
-"""The traces are what their functions' times make of them: nothing waits without need, nothing is lost or said twice."""
+"""The traces are what their functions' times make of them: no wait without need, nothing lost, nothing said twice."""
 
 from __future__ import annotations
 
@@ -167,7 +167,8 @@ def test_interruptions_are_not_learnt_and_stand_between_tokens() -> None:
 def test_written_turns() -> None:
     turn = Turn(Role.ASSISTANT, "Hello.", (Interruption(2, "[INTR]a[HEAD]1[END]"), Interruption(6, "!")))
     assert turn.written == "He[INTR]a[HEAD]1[END]llo.!"
-    assert Dialogue("x", (user("Hi."), assistant("Yes."))).render() == "<|begin|><|user|>Hi.<|end|><|assistant|>Yes.<|end|>"
+    rendered = Dialogue("x", (user("Hi."), assistant("Yes."))).render()
+    assert rendered == "<|begin|><|user|>Hi.<|end|><|assistant|>Yes.<|end|>"
 
 
 def test_the_runtime_refuses_a_second_call_of_one_id_and_marks_an_endless_trap() -> None:

@@ -29,11 +29,11 @@ SIMPLE: dict[Task, float] = {
     InContext("facts", context.plain): 4,
     InContext("facts_reverse", context.reverse): 4,
     InContext("facts_absent", context.absent): 6,
-    InContext("interview", context.anything, follow_ups=9): 18,
+    InContext("interview", context.anything, follow_ups=8): 18,
     ThroughFriend("friend"): 7,
     Recall("recall", context.plain): 2,
     Recall("recall_all", context.all_of_one): 3,
-    Recall("recall_interview", context.anything, follow_ups=9): 5,
+    Recall("recall_interview", context.anything, follow_ups=8): 5,
     Sum("sum"): 4,
     Sum("sum_of_three", most_operands=3): 3,
     Story("story"): 3,
@@ -68,7 +68,9 @@ MEDLEY: Task = Medley("medley", tuple(task for task in SIMPLE if not task.kind.e
 NAMELESS: Task = smalltalk.Nameless("nameless")
 FACTS_LONG: Task = InContext("facts_long", context.anything, follow_ups=12, fewest=12, most=44)
 
-KINDS: dict[str, Task] = {task.kind: task for task in (*SIMPLE, *ASYNCHRONOUS, *SYNCHRONOUS, MEDLEY, NAMELESS, FACTS_LONG)}
+KINDS: dict[str, Task] = {
+    task.kind: task for task in (*SIMPLE, *ASYNCHRONOUS, *SYNCHRONOUS, MEDLEY, NAMELESS, FACTS_LONG)
+}
 """Every kind by its name."""
 
 MIXTURE: dict[str, float] = {

@@ -1,8 +1,10 @@
 """Function calls in three manners: asynchronous (CML), one by one, and all at once as far as they can be.
 
-    asynchronous   <|assistant|>[CALL]hotel[HEAD]find_hotel(nights=3)[END][TRAP][END][INTR]hotel[HEAD]Talo[END]The hotel …
-    one by one     <|assistant|><|call|>find_hotel(nights=3)<|end|><|tool|>Talo<|end|><|assistant|>The hotel is Talo.<|end|>
-    all at once    <|assistant|><|call|>find_hotel(nights=3)<|call|>count_boats(day=2)<|end|><|tool|>Talo<|end|><|tool|>4…
+    asynchronous   <|assistant|>[CALL]hotel[HEAD]find_hotel(day=3)[END][TRAP][END][INTR]hotel[HEAD]Talo[END]The hotel
+                   is Talo.<|end|>
+    one by one     <|assistant|><|call|>find_hotel(day=3)<|end|><|tool|>Talo<|end|><|assistant|>The hotel is …<|end|>
+    all at once    <|assistant|><|call|>find_hotel(day=3)<|call|>count_boat(lane=2)<|end|>
+                   <|tool|>Talo<|end|><|tool|>4<|end|><|assistant|>The hotel is Talo. The boat is 4.<|end|>
 
 The system turn says which, and names the functions. What is asked and what is answered are the same.
 """
@@ -50,11 +52,15 @@ def one_by_one(job: Job) -> list[Turn]:
     turns: list[Turn] = []
     answers: list[str] = []
     for chain in job.chains:
-        step, value = 0, ""
-        while step is not None:
-            turns += [assistant(CALL + chain.requests[step].code(value)), result(reply_of(job, chain, step).value)]
-            value, last, step = reply_of(job, chain, step).value, step, following(job, chain, step)
-        answers.append(answer(job, chain, last))
+        next_step: int | None = 0
+        value = ""
+        while next_step is not None:
+            step = next_step
+            code = chain.requests[step].code(value)
+            value = reply_of(job, chain, step).value
+            turns += [assistant(CALL + code), result(value)]
+            next_step = following(job, chain, step)
+        answers.append(answer(job, chain, step))
     return [*turns, assistant(" ".join(answers))]
 
 

@@ -110,7 +110,7 @@ class ThroughFriend:
 def more_questions(scene: Scene, most: int) -> list[Turn]:
     """Up to `most` further questions about the scene, each with its answer."""
     turns: list[Turn] = []
-    for _ in range(scene.world.random.randint(0, most)):
+    for _ in range(scene.world.random.randint(most // 2, most)):
         question, answer = anything(scene)
         turns += [user(scene.world.question(question)), assistant(answer)]
     return turns
