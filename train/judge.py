@@ -25,6 +25,7 @@ import torch
 from cadenza.inferlets.async_calls.cml import Code, Malformed
 from train.agent import left_out, told
 from train.dialogue import END, Dialogue
+from train.evaluate import note
 from train.functions import Chain
 from train.jobs import Job, Plan
 from train.live import MOST_TOKENS, AsynchronousHost, Row, Stage, SynchronousHost, sentences
@@ -184,12 +185,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--show", type=int, default=0, help="print up to this many misses of each kind")
-    parser.add_argument("--out", type=Path, help="a JSON file to write")
+    parser.add_argument("--out", type=Path, help="a JSON file to put the scores into")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     scores = judge(options.model, options.count, options.seed, options.show)
     if options.out:
-        options.out.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+        note(options.out, {"judged": scores})
     exact = {kind: value["exact"] for kind, value in scores["asynchronous"].items()}
     print(json.dumps(exact | {"documents": scores["documents"]["exact"]}))
 
