@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from train.data import NOT_LEARNT, Batch, collate, encode
+from train.model import logits_at
 from train.tasks import draw_dialogue
 from train.world import Split
 
@@ -42,8 +43,7 @@ class Sample:
 
 
 def exact_part(model: LlamaForCausalLM, batch: Batch) -> float:
-    hidden = model.model(batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
     learnt = batch.targets != NOT_LEARNT
     wrong = torch.zeros_like(learnt)
-    wrong[learnt] = model.lm_head(hidden[learnt]).argmax(-1) != batch.targets[learnt]
+    wrong[learnt] = logits_at(model, batch, learnt).argmax(-1) != batch.targets[learnt]
     return float((~wrong.any(1)).float().mean())

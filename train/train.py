@@ -28,12 +28,12 @@ from train.sampled import Sample
 from train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from train.workers import Team, open_team, own_place
 
-PEAK_RATE = 1.2e-3
+PEAK_RATE = 2e-3
 FINAL_RATE = 2e-5
-WARM_UP_STEPS = 40
+WARM_UP_STEPS = 30
 WEIGHT_DECAY = 0.05
 MOST_GRADIENT_NORM = 1.0
-ROWS_FROM = ((0.0, 3), (0.1, 4), (0.55, 8))
+ROWS_FROM = ((0.0, 2), (0.08, 4), (0.55, 8))
 """From which part of the run on a worker's short batch has how many rows: small batches learn more a token at first."""
 LONG_FROM = 0.4
 """The part of the run after which long batches are mixed in."""
