@@ -26,11 +26,11 @@ PREAMBLES = (
 
 SIMPLE: dict[Task, float] = {
     Pairs("pairs"): 6,
-    InContext("facts", context.plain): 4,
-    InContext("facts_reverse", context.reverse): 4,
-    InContext("facts_absent", context.absent): 6,
-    InContext("interview", context.anything, follow_ups=8): 18,
-    ThroughFriend("friend"): 7,
+    InContext("facts", context.plain): 2,
+    InContext("facts_reverse", context.reverse): 2,
+    InContext("facts_absent", context.absent): 4,
+    InContext("interview", context.anything, follow_ups=10, fewest=4): 24,
+    ThroughFriend("friend"): 4,
     Recall("recall", context.plain): 2,
     Recall("recall_all", context.all_of_one): 3,
     Recall("recall_interview", context.anything, follow_ups=8): 5,
