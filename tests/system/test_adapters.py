@@ -34,7 +34,10 @@ async def main(args):
             each.fill(PROMPT)
         fork = context.fork()
         said["top"] = [(await each.top(1)).tokens[0] for each in (context, fork, plain)]
-        said["decode"] = [step.token async for step in plain.decode(12, stop_tokens=[], adapter="blue")]
+        decoding = plain.decode(12, stop_tokens=[], adapter="blue")
+        while await decoding.token() is not None:
+            pass
+        said["decode"] = decoding.tokens
     try:
         await run("green")
     except NotFound as error:
