@@ -280,6 +280,7 @@ class Engine:
         work.missing = self.pager.lost_tokens(work)
         work.admitted = True
         self._admitted.add(work)
+        work.trace.admitted(self.ledger.now, len(work.inputs) - work.fed if work.prefilling else 0, work.reused)
 
     def _to_come(self, work: Work) -> int:
         """Pages that it will ask for until its inputs are fed."""
@@ -320,6 +321,7 @@ class Engine:
         self._yielding = None
         self._admitted.discard(work)
         work.preempted += 1
+        work.trace.preempted()
         self.reclaimer.set_aside(work)
         self.preemptions += 1
         self._pump_soon()

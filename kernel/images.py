@@ -2,6 +2,8 @@
 
     <directory>/<owner>/<digest>.json    what it is           written last: an image without it is not there
     <directory>/<owner>/<digest>.bin     the upload, as it came
+
+What an image asks for (kernel/manifest.py) is read when it is uploaded.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import os
 import time
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cadenza.kernel.limits import IMAGE_BYTES, IMAGES_PER_USER, SOURCE_BYTES, SOURCE_FILES
+from cadenza.kernel.manifest import Manifest, of_component, of_python
 from cadenza.kvfs.errors import Invalid, LimitExceeded, NotFound
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ class Image:
     owner: str
     size_bytes: int
     created_at: float
+    manifest: Manifest = field(default_factory=Manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class ImageStore:
         self._executables: dict[str, Executable] = {}
         directory.mkdir(parents=True, exist_ok=True)
         for description in sorted(directory.glob("*/*.json")):
-            image = Image(**json.loads(description.read_text()))
+            image = read_image(json.loads(description.read_text()))
             self._images.setdefault(image.owner, {})[image.digest] = image
 
     async def add(self, owner: str, data: bytes, *, name: str = "", kind: str = "") -> Image:
@@ -71,7 +75,10 @@ class ImageStore:
             image = replace(known, name=name or known.name)
         else:
             self._ensure_room(owner, data)
-            self._executables[image.digest] = await self._check(image, data)
+            executable = await self._check(image, data)
+            python = image.kind == "python"
+            image = replace(image, manifest=of_python(executable.payload) if python else of_component(data))
+            self._executables[image.digest] = executable
         await asyncio.shield(self._keep(image, data))      # both or neither, even if the uploader leaves now
         return image
 
@@ -146,6 +153,12 @@ class ImageStore:
             draft = path.with_suffix(f"{suffix}.draft")
             draft.write_bytes(content)
             os.replace(draft, path)
+
+
+def read_image(description: dict[str, Any]) -> Image:
+    """As `asdict` and JSON left it."""
+    asked = description.pop("manifest", {})
+    return Image(**description, manifest=Manifest(*(tuple(asked.get(key, ())) for key in ("hosts", "tools"))))
 
 
 def detect_kind(data: bytes) -> str:

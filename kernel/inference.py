@@ -120,6 +120,7 @@ class Inference:
         work.adapter = adapter
         work.allow_pages = process.allow_pages
         work.pid = process.pid
+        work.trace = process.trace.begin_work(work.kind)
         work.arrival = process.place if self._engine.reclaimer.policy.keeps_place else 0
         try:
             self._engine.add(work)

@@ -30,6 +30,7 @@ from cadenza.kernel.locks import Locks
 from cadenza.kernel.process import SIGNALS, Process
 from cadenza.kernel.process_scheduler import ProcessScheduler
 from cadenza.kernel.storage import Storage, Sync
+from cadenza.kernel.tools import Tools
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import CadenzaError, Closed, Full, Invalid, LimitExceeded, NotFound, Unsupported
@@ -62,7 +63,7 @@ class Kernel:
 
     def __init__(
         self, *, engine: Engine, files: FileSystem, language: Language, limits: ProcessLimits,
-        storage: Storage | None = None,
+        storage: Storage | None = None, tools: Tools | None = None,
     ) -> None:
         self.engine = engine
         self.files = files
@@ -72,6 +73,7 @@ class Kernel:
         self.scheduler = ProcessScheduler()
         self.exchange = Exchange()
         self.locks = Locks()
+        self.tools = tools or Tools()
         self.inference = Inference(engine, engine.link.facts)
         self.adapters = Adapters(engine, language.facts.fingerprint)
         device, model = engine.link.facts, language.facts
@@ -243,6 +245,7 @@ class Kernel:
             **{f"kv_{k}": float(v) for k, v in self.files.statistics().items()},
             **{f"locks_{k}": v for k, v in self.locks.statistics().items()},
             **{f"store_{k}": v for k, v in (self.storage.store.statistics() if self.storage else {}).items()},
+            **{f"tools_{k}": v for k, v in self.tools.statistics().items()},
             **{f"channels_{k}": v for k, v in self.exchange.statistics().items()},
             **{f"wasm_{k}": float(v) for k, v in asdict(self.runtime.statistics()).items()},
         }
@@ -264,6 +267,7 @@ class Kernel:
             task.cancel()
         if self._recount_timer is not None:
             self._recount_timer.cancel()
+        await self.tools.close()
         if self.storage is not None:
             await self.storage.close()
         self.engine.link.close()

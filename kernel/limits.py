@@ -74,6 +74,22 @@ INTERJECTED_TOKENS = 8192                   # that wait to be put into one run
 TIMER_SECONDS = 7 * 86_400.0
 TOPIC_BYTES = 256                           # length of a topic or queue, of a user's name
 
+# --- tools ---
+MANIFEST_BYTES = 16 << 10                   # TOML of an image
+MANIFEST_PATTERNS = 64                      # of hosts, and of tools
+TOOL_CALLS_PER_PROCESS = 64                 # handles of `call` and `request` that are not closed
+TOOL_CALLS_PER_USER = 1024                  # likewise
+TOOL_CALLS_AT_ONCE_PER_USER = 64            # under way; the rest wait their turn
+TOOL_CALLS_AT_ONCE = 512                    # of all users: each may be a connection
+TOOL_SECONDS = 600.0                        # the longest timeout of a call, and the usual one
+TOOL_TEXT_BYTES = 256 << 10                 # of a tool's answer; the rest is cut off
+TOOL_BYTES_PER_USER = 64 * MEBIBYTE         # answers that are held; the next one fails
+URL_BYTES = 8192
+HTTP_HEADERS = 256                          # of a request, of a response
+HTTP_HEADER_BYTES = 32 << 10                # names and values in all
+HTTP_BODY_BYTES = MEBIBYTE                  # of a response; the rest is cut off. Of a request: MESSAGE_BYTES
+HTTP_PIECE_BYTES = 256 << 10                # of a body, asked for at once as bytes
+
 # --- files ---
 FILES_PER_USER = 32_768                     # files alive, and names beyond the first of each
 KV_BYTES_PER_USER = 0                       # pages charged to a user; 0: all that the pool has
@@ -96,6 +112,10 @@ QUEUE_MESSAGES = 1024                       # messages waiting in one channel
 QUEUES_PER_USER = 1024
 MESSAGE_OVERHEAD_BYTES = 64                 # that a waiting message counts as, beside its text
 QUEUED_BYTES_PER_USER = 64 * MEBIBYTE       # text waiting in all channels of a user
+TRACE_RECORDS = 4096                        # kept of what a process does; the oldest go first, counted
+TRACE_TEXT_BYTES = 256                      # of what one record says; longer ones are cut
+TRACE_TRACK_BYTES = 64                      # likewise, of a mark's track
+TRACE_GAP_SECONDS = 0.1                     # between two tokens, or waits, that make one record
 TOOLS_PER_USER = 256                        # whose durations are remembered; those not called for longest go first
 TERMINATE_SECONDS = 5.0                     # between `terminate` and `kill` when the daemon stops
 

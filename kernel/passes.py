@@ -19,6 +19,7 @@ import numpy as np
 from cadenza.kernel.device.batch import PROBE_LOGITS, Float32, Int32, StepResult, UInt8
 from cadenza.kernel.handles import Waitable
 from cadenza.kernel.limits import PASS_PROBE_VALUES, PASS_PROBES, PASS_READS, PASS_SAMPLES, VISIBLE_RANGES
+from cadenza.kernel.trace import UNTRACED, Untraced
 from cadenza.kvfs.errors import CadenzaError, NotReady
 
 if TYPE_CHECKING:
@@ -126,10 +127,12 @@ class Work(Waitable):
         "sequence",
         "since",
         "start",
+        "trace",
         "turn",
         "turned_away",
         "under_way",
     )
+    kind = "pass"
 
     def __init__(
         self, engine: Engine, file: File, reads: list[File], inputs: Int32, positions: Int32, priority: int
@@ -164,6 +167,7 @@ class Work(Waitable):
         self.pid = 0                 # of the process that asked
         self.adapter = ""            # under which it is computed: a digest, or none
         self.allow_pages: Callable[[int], None] = lambda pages: None     # raises LimitExceeded
+        self.trace: Untraced = UNTRACED
         self.turn = 0                # step in which it last had a row
         self.under_way = 0           # rows submitted and not accepted
 
@@ -229,6 +233,7 @@ class Work(Waitable):
     def abort(self) -> None:
         """Ends with nobody left to ask; the file is as it was before. Idempotent."""
         if not self.over:
+            self.trace.ended("cancelled")
             self.release(self.start)
 
     def release(self, keep_tokens: int) -> None:
@@ -342,12 +347,14 @@ class Pass(Work):
         order = sorted(range(len(self._probes)), key=lambda i: self._probes[i][0])
         done.probes = [done.probes[i] for i in order]
         self.engine.know(self.file, self.start + len(self.inputs))
+        self.trace.ended("", len(done.tokens))
         self.release(self.start + len(self.inputs))
         self.signal()
 
     def fail(self, error: CadenzaError) -> None:
         if not self.over:
             self._error = error
+            self.trace.ended(error.errno)
             self.release(self.start)
             self.signal()
 

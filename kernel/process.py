@@ -17,6 +17,7 @@ from cadenza.kernel.descriptors import Descriptors
 from cadenza.kernel.handles import HandleTable, Outcome, Waitable
 from cadenza.kernel.limits import QUEUE_MESSAGES, ProcessLimits
 from cadenza.kernel.output import OutputLog
+from cadenza.kernel.trace import Trace
 from cadenza.kernel.waits import Waits
 from cadenza.kernel.wasm.seams import Advance, ExitGuest
 from cadenza.kernel.wasm.seams import Outcome as GuestOutcome
@@ -125,6 +126,7 @@ class Process:
         self.tokens = 0                      # sampled for it, and taken
         self._clock = asyncio.get_running_loop().time
         self.since = self._clock()           # when it last ran
+        self.trace = Trace(self._clock)
         self._on_ready = on_ready
         self._on_end = on_end
         self._guest: Guest | None = None
@@ -214,6 +216,7 @@ class Process:
         while self._watchers:
             self._watchers.pop().succeed(self.exit)
         self.output.close()
+        self.trace.close()
         self._ended.set()
         self._on_end(self)
 

@@ -65,8 +65,10 @@ class Run(Work):
     """One decode. Ready when `deliver_every` tokens wait to be taken, or when it has ended."""
 
     __slots__ = ("_changes", "_deliver_every", "_drawn_under", "_echoed", "_error", "_finish", "_guide", "_interjected",
-                 "_lane", "_mask", "_max_tokens", "_most", "_next_position", "_pending", "_room_tokens", "_sampled",
-                 "_sampler", "_settling", "_stop_sequences", "_stop_tokens", "_taken", "_void", "base", "tokens")
+                 "_lane", "_mask", "_max_tokens", "_most", "_next_position", "_pending", "_resumed", "_room_tokens",
+                 "_sampled", "_sampler", "_settling", "_stop_sequences", "_stop_tokens", "_taken", "_void", "base",
+                 "tokens")
+    kind = "run"
 
     def __init__(
         self,
@@ -101,6 +103,7 @@ class Run(Work):
         self._sampled = 0
         self._echoed = 0
         self._taken = 0
+        self._resumed = 0            # tokens that were known when it was last fed
         self._finish = "running"
         self._error: CadenzaError | None = None
         self._settling = False       # stopped, while preempted: only fed up to where it stood
@@ -161,7 +164,7 @@ class Run(Work):
         self.inputs = np.concatenate([self.inputs[:asked], said])
         positions = np.arange(self._next_position, self._next_position + len(said), dtype=np.int32)
         self.positions = np.concatenate([self.positions[:asked], positions])
-        self._sampled = self._echoed = len(said)
+        self._sampled = self._echoed = self._resumed = len(said)
 
     def accept(self, result: StepResult, row: Row) -> None:
         if self._settling:
@@ -181,6 +184,8 @@ class Run(Work):
         ordinal = len(self.tokens)
         if ordinal == 0:
             self.engine.know(self.file, self.base)
+        if ordinal == self._resumed:
+            self.trace.fed()
         self.tokens.append(token)
         if ordinal < self._echoed:
             self.file.set_token(self.base + ordinal, token)
@@ -247,6 +252,7 @@ class Run(Work):
             self.tokens += tokens.tolist()
             self._max_tokens += len(tokens)
         self._most = min(self._max_tokens, self._room_tokens + 1)
+        self.trace.interjected(sum(map(len, self._pending)))
         self._pending.clear()
         self._feed_what_was_said()
         self.fed, self.prefilling = fed, True
@@ -263,10 +269,14 @@ class Run(Work):
         if self._error is not None and not tokens:
             raise self._error
         interjected: Iterable[Range] = ()
+        sampled = len(tokens)
         if self._interjected:
             interjected = [Range(each.first - self._taken, each.count) for each in self._interjected]
+            sampled -= sum(each.count for each in interjected)
             self._interjected = []
         self._taken += len(tokens)
+        if sampled:
+            self.trace.took(sampled)
         if not self.over:
             self.unsignal()
         computed = max(0, min(self.fed, self.base - self.start) - self.reused)
@@ -321,6 +331,7 @@ class Run(Work):
 
     def _end(self, finish: str) -> None:
         self._finish = finish
+        self.trace.ended(finish if self._error is None else self._error.errno)
         self.engine.lanes.give_back(self._lane)
         if self._error is None and self.tokens:
             self.engine.know(self.file, self._end_of_file())

@@ -25,17 +25,17 @@ async def top_message(kernel: Kernel, user: str, asked: int) -> pb.TopResponse:
     """Of `asked` processes of `user`, or as many as there are; 0: of TOP_PROCESSES."""
     alive = [process for process in kernel.processes(user) if process.exit is None]
     busiest = await _busiest(alive, min(asked or TOP_PROCESSES, TOP_PROCESSES_MOST))
-    told = [_activity_message(kernel, process) async for process in _paced(busiest) if process.exit is None]
+    told = [_activity_message(kernel, process) async for process in paced(busiest) if process.exit is None]
     return pb.TopResponse(load=_load_message(kernel), processes=told, alive=len(alive))
 
 
 async def _busiest(alive: list[Process], count: int) -> list[Process]:
     """First those with passes under way, then those that ran last."""
-    ranks = {process: (any(works_of(process)), process.since) async for process in _paced(alive)}
+    ranks = {process: (any(works_of(process)), process.since) async for process in paced(alive)}
     return heapq.nlargest(count, ranks, key=ranks.__getitem__)
 
 
-async def _paced(items: Iterable[T]) -> AsyncIterator[T]:
+async def paced(items: Iterable[T]) -> AsyncIterator[T]:
     """The items; between two of them others get their turn, as soon as TOP_SLICE_SECONDS have passed."""
     ends = time.monotonic() + TOP_SLICE_SECONDS
     for item in items:

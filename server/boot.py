@@ -28,6 +28,7 @@ from cadenza.kernel.model.directory import resolve_directory
 from cadenza.kernel.pager import Pager
 from cadenza.kernel.profile import profile
 from cadenza.kernel.storage import Storage
+from cadenza.kernel.tools import Tools
 from cadenza.kernel.wasm.runtime import WasmRuntime
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import Unsupported
@@ -36,9 +37,11 @@ from cadenza.kvfs.records import Layout
 from cadenza.kvfs.store import Store
 from cadenza.kvfs.tiers import Tiers
 from cadenza.sdk.guest.build import BuildError, build
+from cadenza.server.allowed import Allowed
 from cadenza.server.devices import GIBIBYTE, start_device
 from cadenza.server.limits import COLLECT_OBJECTS
 from cadenza.server.options import MEMORY_POLICY, Progress, ServeOptions, default_cache
+from cadenza.server.outside import Outside
 from cadenza.syscalls.table import WIT, abi, handlers
 
 
@@ -55,6 +58,7 @@ class Assembly:
     memory_policy: str = MEMORY_POLICY
     disk_bytes: int = 0                                          # of KV files, at most; 0: none are kept
     quota_bytes: int = KV_BYTES_PER_USER                         # KV of one user; 0: all that there is
+    allowed: Allowed = field(default_factory=Allowed)            # of what programs ask for beyond the kernel
 
 
 async def boot(options: ServeOptions, progress: Progress = lambda what, done, total: None) -> Kernel:
@@ -65,7 +69,7 @@ async def boot(options: ServeOptions, progress: Progress = lambda what, done, to
     assembly = Assembly(options.state, options.cache, options.limits, options.step_tokens,
                         run_ahead=options.run_ahead, memory_policy=options.memory_policy,
                         quota_bytes=int((options.quota_gib or 0) * GIBIBYTE),
-                        disk_bytes=int(options.disk_gib * GIBIBYTE))
+                        disk_bytes=int(options.disk_gib * GIBIBYTE), allowed=options.allowed)
     try:
         return await assemble(link, language, assembly, progress)
     except BaseException:
@@ -91,7 +95,8 @@ async def assemble(
     storage = Storage(store, pager, link.host) if store is not None else None
     if storage is not None:
         storage.restore()
-    kernel = Kernel(engine=engine, files=files, language=language, limits=assembly.limits, storage=storage)
+    kernel = Kernel(engine=engine, files=files, language=language, limits=assembly.limits, storage=storage,
+                    tools=await open_tools(assembly.allowed, progress))
     runtime = WasmRuntime(handlers(kernel), assembly.cache / "compiled", abi())
     interpreter = Interpreter(await interpreter_image(assembly.cache, progress), runtime)
     await kernel.adapters.open(assembly.state / "adapters")
@@ -118,6 +123,16 @@ async def open_store(link: DeviceLink, language: Language, assembly: Assembly) -
     facts = link.facts
     layout = Layout(language.facts.fingerprint, facts.page_bytes, facts.page_tokens)
     return await asyncio.to_thread(Store, assembly.state / "kv", layout, assembly.disk_bytes)
+
+
+async def open_tools(allowed: Allowed, progress: Progress) -> Tools:
+    """Raises Invalid. A server that does not start is tried again, and does not keep the daemon from starting."""
+    if allowed == Allowed():
+        return Tools()
+    progress("start MCP servers", 0, 0)
+    outside = await Outside.open(allowed)
+    progress("start MCP servers", 1, 1)
+    return Tools(outside, allowed.as_manifest())
 
 
 async def interpreter_image(cache: Path, progress: Progress) -> Path:

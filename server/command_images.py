@@ -49,7 +49,7 @@ def images(context: typer.Context, server: Server = None, json: Json = False) ->
 
     async def work(client: Client, screen: Screen) -> None:
         found = await client.images()
-        columns = ("DIGEST", "NAME", "KIND", "SIZE", "AGE")
+        columns = ("DIGEST", "NAME", "KIND", "SIZE", "AGE", "ASKS FOR")
         screen.rows(columns, [_row(image) for image in found], [asdict(image) for image in found])
 
     invocation(context, server=server, json=json).call(work)
@@ -78,4 +78,5 @@ def rm(
 
 def _row(image: Image) -> tuple[str, ...]:
     seconds = (datetime.now(UTC) - image.created_at).total_seconds()
-    return image.digest[:DIGEST_SHOWN], image.name, image.kind, size(image.size_bytes), age(seconds)
+    asked = " ".join((*image.hosts, *image.tools))
+    return image.digest[:DIGEST_SHOWN], image.name, image.kind, size(image.size_bytes), age(seconds), asked

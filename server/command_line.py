@@ -16,6 +16,7 @@ from cadenza.server import (
     command_run,
     command_serve,
     command_top,
+    command_trace,
 )
 from cadenza.server.invocation import Json, Server, TlsCa, invocation
 
@@ -58,6 +59,7 @@ app.command("images")(command_images.images)
 app.command("rm")(command_images.rm)
 app.command("ps")(command_processes.ps)
 app.command("top")(command_top.top)
+app.command("trace")(command_trace.trace)
 app.command("logs")(command_processes.logs)
 app.command("attach")(command_processes.attach)
 app.command("kill")(command_processes.kill)

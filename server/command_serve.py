@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cadenza.kernel.limits import PRIORITY_LEAST, PRIORITY_MOST
+from cadenza.server.allowed import Allowed
 from cadenza.server.command_keys import KEYS_FILE, reported
 from cadenza.server.invocation import Json, invocation
 from cadenza.server.options import DEFAULT_ADDRESS, MEMORY_POLICY, ListenOptions, Progress, ServeOptions, default_state
@@ -44,6 +45,12 @@ def serve(
     max_priority: Annotated[
         int, typer.Option(min=PRIORITY_LEAST, max=PRIORITY_MOST, help="The highest that users may give a process.")
     ] = 0,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="A host that programs may talk to: *.example.org:8443.")
+    ] = None,
+    mcp: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=COMMAND|URL", help="An MCP server whose tools they may call.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Start the daemon; it runs until SIGTERM or Ctrl-C."""
@@ -51,6 +58,7 @@ def serve(
     options = ServeOptions(
         model=model, device=device, dtype=dtype, pages=pages, kv_gib=kv_gib, host_gib=host_gib, disk_gib=disk_gib,
         quota_gib=quota_gib, memory_policy=memory_policy, page_tokens=page_tokens, threads=threads, state=directory,
+        allowed=Allowed(tuple(allow_host or ()), tuple(mcp or ())),
     )  # fmt: skip
     listen = ListenOptions(address, keys or _keys_in(directory), tls_cert, tls_key, metrics_port, max_priority)
     invoked = invocation(context, json=json)
@@ -77,6 +85,7 @@ async def _serve(boot: Boot, options: ServeOptions, listen: ListenOptions, scree
 
     check_listening(listen)  # before the model is loaded
     Keys(listen.keys)
+    options.allowed.as_manifest()
     options.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     with screen.progress() as progress:
         kernel = await boot(options, progress)

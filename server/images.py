@@ -64,8 +64,9 @@ def image_message(image: Image) -> pb.Image:
     created_at = timestamp_pb2.Timestamp()
     created_at.FromNanoseconds(int(image.created_at * 1e9))
     return pb.Image(
-        digest=image.digest, name=image.name, kind=image.kind, size_bytes=image.size_bytes, created_at=created_at
-    )
+        digest=image.digest, name=image.name, kind=image.kind, size_bytes=image.size_bytes, created_at=created_at,
+        hosts=image.manifest.hosts, tools=image.manifest.tools,
+    )  # fmt: skip
 
 
 def _check_header(header: pb.UploadHeader) -> None:

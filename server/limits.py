@@ -24,5 +24,20 @@ RECEIPTS = 1024                             # not sent yet; then the client's me
 BOUND_SECONDS = 5.0                         # a bound process without a client attached lives so long
 STOP_SECONDS = 2.0                          # between the end of the last process and the end of the last connection
 
+# --- tools ---
+CONNECT_SECONDS = 10.0                      # to one address of a host
+CONNECT_ADDRESSES = 4                       # tried of a host
+RESOLVER_THREADS = 16                       # names asked for at once
+FRAME_BYTES = 64 << 20                      # head or body of what the outside process says
+OUTSIDE_STOP_SECONDS = 4.0                  # that the outside process has to end, with its MCP servers
+OUTSIDE_RESTART_SECONDS = 1.0               # before one that died is started again
+MCP_MESSAGE_BYTES = 2 << 20                 # of a server's
+MCP_TOOLS = 128                             # of one server
+MCP_DESCRIPTION_BYTES = 8 << 10             # of one tool, schema and all; else it is left out
+MCP_START_SECONDS = 10.0
+MCP_STOP_SECONDS = 1.0                      # between the end of a server's input and the end of it
+MCP_RESTART_SECONDS = 1.0                   # before one that died is started again; twice as long each time
+MCP_RESTART_SECONDS_MOST = 60.0
+
 # --- the daemon ---
 COLLECT_OBJECTS = 20_000                    # made and not given back before Python looks for garbage among them

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cadenza.kernel.limits import RUN_AHEAD_STEPS, STEP_TOKENS, ProcessLimits
+from cadenza.server.allowed import Allowed
 
 MEMORY_POLICY = "ours"
 DEFAULT_ADDRESS = "127.0.0.1:50761"
@@ -57,6 +58,7 @@ class ServeOptions:
     run_ahead: int = RUN_AHEAD_STEPS        # steps submitted before the first of them has come back
     memory_policy: str = MEMORY_POLICY      # what becomes of the pages of programs that wait
     limits: ProcessLimits = field(default_factory=ProcessLimits)
+    allowed: Allowed = field(default_factory=Allowed)         # hosts and tools, to images whose manifest asks for them
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The process service: spawn, look, signal, wait, attach."""
+"""The process service: spawn, look, signal, wait, attach, trace."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from cadenza.server.lifetimes import Lifetimes
 from cadenza.server.listing import page
 from cadenza.server.requests import Requests
 from cadenza.server.spawning import arguments_of, limits_of
+from cadenza.server.tracing import trace_message
 
 if TYPE_CHECKING:
     from cadenza.kernel.kernel import Kernel
@@ -84,6 +85,10 @@ class ProcessService(ProcessServiceServicer):
         async with Feed(self._process(request.pid), request.after) as feed:
             async for events in feed.batches(follow=request.follow):
                 yield events
+
+    async def Trace(self, request: pb.TraceRequest, context: Any) -> pb.TraceResponse:  # noqa: N802
+        process = self._process(request.pid)
+        return await trace_message(process, process_message(process))
 
     def _process(self, pid: int) -> Process:
         return self._kernel.process(caller.get(), pid)

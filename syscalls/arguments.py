@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ from cadenza.kernel.device.batch import (
 )
 from cadenza.kernel.guide import State
 from cadenza.kernel.inference import Inference
-from cadenza.kernel.limits import MESSAGE_BYTES, RANGE_TOKENS, TOPIC_BYTES
+from cadenza.kernel.limits import ARGUMENTS_BYTES, MESSAGE_BYTES, RANGE_TOKENS, TOOL_SECONDS, TOPIC_BYTES
+from cadenza.kernel.manifest import TOOL
 from cadenza.kernel.passes import Probe, Sampler
 from cadenza.kernel.process import Process
 from cadenza.kernel.wasm.seams import Case
@@ -106,3 +108,30 @@ def fetch_range(file: File, record: Any) -> tuple[int, int]:
     if record.count > RANGE_TOKENS:
         raise LimitExceeded(f"{record.count} tokens at once; at most {RANGE_TOKENS}: ask in parts", "range_tokens")
     return record.first, record.count
+
+
+def fetch_tool(name: str) -> str:
+    if not TOOL.fullmatch(name) or name.endswith("*"):
+        raise Invalid(f"{name[:200]!r} is no tool: its name is SERVER.TOOL", "name")
+    return name
+
+
+def fetch_object(text: str) -> dict[str, Any]:
+    """What a tool is called with: a JSON object of at most ARGUMENTS_BYTES."""
+    if len(text.encode(errors="replace")) > ARGUMENTS_BYTES:
+        raise Invalid(f"the arguments have over {ARGUMENTS_BYTES} bytes", "arguments")
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as fault:
+        raise Invalid(f"the arguments are not JSON: {fault}", "arguments") from None
+    if not isinstance(given, dict):
+        raise Invalid("the arguments must be a JSON object, as {\"city\": \"…\"}", "arguments")
+    return given
+
+
+def fetch_timeout(nanoseconds: int | None) -> float:
+    """In seconds; TOOL_SECONDS if there is none."""
+    seconds = TOOL_SECONDS if nanoseconds is None else nanoseconds * 1e-9
+    if seconds > TOOL_SECONDS:
+        raise Invalid(f"a timeout of {seconds:g} s; a call may take at most {TOOL_SECONDS:g} s", "timeout-ns")
+    return seconds

@@ -9,6 +9,7 @@ from typing import Any
 
 from cadenza.kernel.handles import Timer, Wait, Waitable, WaitOne, unique
 from cadenza.kernel.limits import TIMER_SECONDS, TOPIC_BYTES, WAIT_HANDLES
+from cadenza.kernel.passes import Work
 from cadenza.kernel.process import Process
 from cadenza.kernel.waits import Intent
 from cadenza.kernel.wasm.seams import quick
@@ -48,7 +49,10 @@ class EventCalls:
         expected = fetch_intents(numbers, waitables, intents)
         if timeout_ns is not None and until == "any" and (expected or not numbers):
             expected.append(Intent(0, "timer", delay, certain=True))
-        return Expecting(process, wait, expected, every=until == "all") if expected else wait
+        if not expected:
+            return wait
+        beside = any(isinstance(each, Work) and not each.ready for each in waitables)
+        return Expecting(process, wait, expected, every=until == "all", beside=beside)
 
     @quick
     def timer(self, process: Process, delay_ns: int) -> int:
@@ -79,9 +83,9 @@ def fetch_intents(numbers: Sequence[int], waitables: Sequence[Waitable], records
         record = said.get(number)
         if waitable.ready:
             continue
-        if record is not None and record.tool:
+        if record is not None and (record.tool or (waitable.what and not isinstance(waitable, Timer))):
             expected = None if record.expected_ns is None else record.expected_ns * NANOSECONDS
-            intents.append(Intent(number, record.tool[:TOPIC_BYTES], expected))
+            intents.append(Intent(number, (record.tool or waitable.what)[:TOPIC_BYTES], expected))
         elif isinstance(waitable, Timer):
             left = max(0.0, waitable.at - asyncio.get_running_loop().time())
             intents.append(Intent(number, waitable.what, left, certain=True))

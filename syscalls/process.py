@@ -66,3 +66,7 @@ class ProcessCalls:
     @quick
     def take_signal(self, process: Process, signals: int) -> str | None:
         return process.handles.get(signals, Signals).take()
+
+    @quick
+    def mark(self, process: Process, kind: str, track: str, text: str) -> None:
+        process.trace.mark(kind, track, text)

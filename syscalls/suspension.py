@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from cadenza.kernel.handles import Wait, Waitable, WaitOne
 from cadenza.kernel.process import Process
 from cadenza.kernel.runs import Run
+from cadenza.kernel.trace import TraceRecord
 from cadenza.kernel.waits import Intent
 from cadenza.kernel.wasm.seams import Suspension
 
@@ -35,24 +36,35 @@ class Later(Suspension):
 class Expecting(Suspension):
     """A wait for what the device has no part in: while it lasts, the memory policy knows what it is for."""
 
-    def __init__(self, process: Process, wait: Wait | WaitOne, intents: list[Intent], *, every: bool = False) -> None:
+    def __init__(self, process: Process, wait: Wait | WaitOne, intents: list[Intent], *, every: bool = False,
+                 beside: bool = False) -> None:  # fmt: skip
+        """`beside`: the program waits for the device as well."""
         self._process, self._wait, self._intents, self._every = process, wait, intents, every
+        self._beside = beside
+        self._record: TraceRecord | None = None
 
     def subscribe(self, wake: Callable[[], None]) -> None:
         process = self._process
         if all(intent.tool in NO_TOOLS for intent in self._intents):
             process.place = 0                # what comes next is asked for by somebody who comes now
         process.waits.begin(process, self._intents, every=self._every)
+        if not self._beside:
+            self._record = process.trace.begin_wait(process.waiting_for)
         self._wait.subscribe(wake)
 
     def answer(self) -> list[int]:
         ready = self._wait.answer()
-        self._process.waits.end(self._process, ready)
+        self._end(ready)
         return ready
 
     def abandon(self) -> None:
-        self._process.waits.end(self._process, ())
+        self._end(())
         self._wait.abandon()
+
+    def _end(self, ready: Iterable[int]) -> None:
+        self._process.waits.end(self._process, ready)
+        if self._record is not None:
+            self._record.until, self._record = self._process.trace.clock(), None
 
 
 class Settling(Suspension):

@@ -12,6 +12,7 @@ from cadenza.syscalls.inference import InferenceCalls
 from cadenza.syscalls.kv import KvCalls
 from cadenza.syscalls.model import ModelCalls
 from cadenza.syscalls.process import ProcessCalls
+from cadenza.syscalls.tools import ToolCalls
 
 WIT = Path(__file__).parent / "wit"      # the folder of the ABI's text
 
@@ -30,6 +31,7 @@ def handlers(kernel: Kernel) -> Handlers:
         "kv": _by_wit_name(KvCalls(kernel)),
         "inference": _by_wit_name(InferenceCalls(kernel)),
         "channel": _by_wit_name(ChannelCalls(kernel)),
+        "tools": _by_wit_name(ToolCalls(kernel)),
     }
 
 

@@ -19,7 +19,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Literal
 
-from cadenza import Closed, Context, Sampler, Source, events
+from cadenza import Closed, Context, Sampler, Source, events, trace
 
 from .cml import Call, Text, written_interrupt
 from .executor import LIMIT_SECONDS, SLOTS, Executor, Job, Order, longest_first
@@ -83,6 +83,7 @@ class Asynchronous:
     def interrupt(self, identity: str, value: str) -> None:
         """Somebody says something: the user, a timer, another program. Never blocks."""
         assert self._speech is not None, "nobody is speaking"
+        trace.instant(identity, value)
         self._speech.tell(written_interrupt(identity, value))
         self._came.set()
 
@@ -114,7 +115,7 @@ class Asynchronous:
             if not self._expects(executor):
                 outcome.finish = "stuck" if speech.pause == "trap" else "ended"
                 return
-            await self._until_told(speech, executor)
+            await self._until_told(speech)
 
     def _expects(self, executor: Executor) -> bool:
         """Whether something can still come: after an end only the calls that will be told, after a trap anybody."""
@@ -122,10 +123,11 @@ class Asynchronous:
         trapped = self._speech is not None and self._speech.pause == "trap"
         return bool(pending) or (trapped and bool(self._listen))
 
-    async def _until_told(self, speech: Speech, executor: Executor) -> None:
-        while speech.pause:
-            self._came.clear()
-            await self._came.wait()
+    async def _until_told(self, speech: Speech) -> None:
+        with trace.span("trap"):
+            while speech.pause:
+                self._came.clear()
+                await self._came.wait()
 
     def _call(self, executor: Executor, call: Call) -> None:
         if call.id is not None and (call.id in self._names or any(job.id == call.id for job in executor.pending)):

@@ -124,9 +124,9 @@ class Parser:
         return events
 
     @property
-    def holds(self) -> bool:
-        """Whether the end of what was fed may be the beginning of a delimiter."""
-        return bool(self._pending)
+    def held(self) -> str:
+        """The end of what was fed, if it may be the beginning of a delimiter."""
+        return self._pending
 
     def words(self, text: str) -> list[Event]:
         """As `feed`, of text that is known to hold no delimiter. Not beside `feed`."""

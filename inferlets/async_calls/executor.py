@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cadenza
-from cadenza import events
+from cadenza import events, trace
 
 from .toolbox import Toolbox
 
@@ -41,6 +41,11 @@ class Job:
     ended: float | None = None
     value: str | None = None
     task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def track(self) -> str:
+        """Where a timeline shows it."""
+        return self.id or self.code.partition("(")[0]
 
 
 def first_come(job: Job) -> float:
@@ -108,6 +113,7 @@ class Executor:
             self._waiting.remove(job)
             self._running.append(job)
             job.began = events.now()
+            trace.mark("begin", job.track, job.code)
             job.task = asyncio.ensure_future(self._run(job))
 
     async def _run(self, job: Job) -> None:
@@ -130,6 +136,8 @@ class Executor:
 
     def _end(self, job: Job, value: str) -> None:
         job.value, job.ended = self._capped(value), events.now()
+        if job.began is not None:
+            trace.mark("end", job.track, job.value)
         for jobs in (self._running, self._waiting):
             with contextlib.suppress(ValueError):
                 jobs.remove(job)

@@ -91,7 +91,7 @@ class Speech:
 
     def _must_stop_for_interrupts(self) -> bool:
         """As text: whether something waits, and here it may go in."""
-        amid = self._parser.critical or self._parser.holds or self._stream.half
+        amid = self._parser.critical or bool(self._parser.held) or self._stream.half
         return bool(self._queued) and not (self.notation.reserved or amid)
 
     # --- what is said ---

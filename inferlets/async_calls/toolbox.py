@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,16 +26,19 @@ SMOOTHING = 0.3        # weight of the last time in what is expected of the next
 
 @dataclass
 class Tool:
-    """A function by its name. `seconds`: what it is expected to take; None while nothing is known."""
+    """A function by its name. `seconds`: what it is expected to take; None while nothing is known. `parameters`: their
+    names, if the function itself does not say."""
 
     name: str
     function: Callable[..., object]
     seconds: float | None = None
+    parameters: tuple[str, ...] | None = None
 
     @property
     def declared(self) -> str:
         """`find_hotel(guest, nights)`."""
-        return f"{self.name}({', '.join(inspect.signature(self.function).parameters)})"
+        known = inspect.signature(self.function).parameters if self.parameters is None else self.parameters
+        return f"{self.name}({', '.join(known)})"
 
     def took(self, seconds: float) -> None:
         """Learns from a call that has ended."""
@@ -57,6 +60,9 @@ class Toolbox:
 
     def put(self, tool: Tool) -> None:
         self._tools[tool.name] = tool
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._tools.values())
 
     def get(self, name: str) -> Tool | None:
         return self._tools.get(name)

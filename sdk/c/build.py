@@ -130,8 +130,15 @@ def _size(number: int) -> bytes:
     return bytes([low | 0x80]) + _size(rest) if rest else bytes([low])
 
 
-def build(sources: list[Path], optimize: str = "2") -> bytes:
-    return componentize(compile_c(sources, optimize))
+def build(sources: list[Path], optimize: str = "2", manifest: str = "") -> bytes:
+    """`manifest`: TOML of what the program asks for: hosts, tools."""
+    component = componentize(compile_c(sources, optimize))
+    content = _sized(b"cadenza:manifest") + manifest.encode()
+    return component + b"\0" + _sized(content) if manifest else component
+
+
+def _sized(data: bytes) -> bytes:
+    return _size(len(data)) + data
 
 
 def main() -> None:
@@ -139,8 +146,10 @@ def main() -> None:
     parser.add_argument("sources", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("-O", dest="optimize", default="2", choices=["0", "1", "2", "3", "s"])
+    parser.add_argument("--manifest", type=Path, help="TOML of the hosts and tools that the program asks for")
     arguments = parser.parse_args()
-    component = build(arguments.sources, arguments.optimize)
+    manifest = arguments.manifest.read_text() if arguments.manifest else ""
+    component = build(arguments.sources, arguments.optimize, manifest)
     arguments.output.write_bytes(component)
     print(f"{arguments.output}: {len(component)} bytes")
 

@@ -90,6 +90,11 @@ typedef struct {                                                         /* reco
   cadenza_name adapter;
 } cadenza_run;
 
+typedef struct { cadenza_text text; bool failed, cut; } cadenza_tool_result;
+typedef struct { cadenza_text name, value; } cadenza_header;
+typedef struct { const cadenza_header *at; size_t count; } cadenza_headers;
+typedef struct { uint16_t status; cadenza_headers headers; cadenza_text text; uint32_t size; bool cut; } cadenza_response;
+
 /* Every `result<T, error>`: one shape, T is the member that the call's comment names. */
 typedef struct {
   uint8_t failed;
@@ -99,6 +104,8 @@ typedef struct {
     cadenza_tokens tokens;
     cadenza_progress progress;
     cadenza_completion completion;
+    cadenza_tool_result result;
+    cadenza_response response;
     cadenza_error error;
   };
 } cadenza_result;
@@ -109,6 +116,7 @@ typedef struct {
 
 enum { CADENZA_OUTPUT, CADENZA_ERROR_OUTPUT };
 enum { CADENZA_ANY, CADENZA_ALL };
+enum { CADENZA_BEGIN, CADENZA_END, CADENZA_INSTANT };
 typedef struct { cadenza_handle handle; cadenza_text tool; struct { bool present; uint64_t nanoseconds; } expected; }
     cadenza_intent;
 
@@ -116,6 +124,9 @@ CADENZA_IMPORT("process", "arguments") void cadenza_arguments(cadenza_text *answ
 CADENZA_IMPORT("process", "entropy") uint64_t cadenza_entropy(void);
 CADENZA_IMPORT("process", "log") void cadenza_log(uint32_t to, const char *text, size_t size, cadenza_result *answer);
 CADENZA_IMPORT("process", "exit") void cadenza_exit(uint32_t code);
+/* For those who look at what this process does; kind: enum below. */
+CADENZA_IMPORT("process", "mark") void cadenza_trace(
+    uint32_t kind, const char *track, size_t track_size, const char *text, size_t size);
 /* Blocks. Answers `tokens`: the handles that are ready. */
 CADENZA_IMPORT("events", "wait") void cadenza_wait(
     const cadenza_handle *handles, size_t count, uint32_t until, uint32_t has_timeout, uint64_t timeout_ns,
@@ -139,6 +150,15 @@ CADENZA_IMPORT("inference", "interject") void cadenza_interject(
 CADENZA_IMPORT("inference", "stop") void cadenza_stop(cadenza_handle run, cadenza_result *answer);
 CADENZA_IMPORT("channel", "send") void cadenza_send(const char *text, size_t size, cadenza_result *answer);
 CADENZA_IMPORT("channel", "receive") void cadenza_receive(cadenza_result *answer);                         /* number */
+/* A tool that the manifest names; `arguments`: a JSON object. */
+CADENZA_IMPORT("tools", "call") void cadenza_call_tool(                                                    /* number */
+    const char *name, size_t name_size, const char *arguments, size_t size, uint32_t has_timeout, uint64_t timeout_ns,
+    cadenza_result *answer);
+CADENZA_IMPORT("tools", "take-result") void cadenza_take_result(cadenza_handle call, cadenza_result *answer);
+CADENZA_IMPORT("tools", "request") void cadenza_request(                                                   /* number */
+    const char *method, size_t method_size, const char *url, size_t url_size, const cadenza_header *headers, size_t count,
+    const char *body, size_t size, uint32_t has_timeout, uint64_t timeout_ns, cadenza_result *answer);
+CADENZA_IMPORT("tools", "take-response") void cadenza_take_response(cadenza_handle call, cadenza_result *answer);
 
 _Static_assert(sizeof(cadenza_result) == 32 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
 _Static_assert(sizeof(cadenza_pass) == 80 && sizeof(cadenza_run) == 120 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");

@@ -18,6 +18,7 @@ from cadenza.sdk.client.errors import (
 from cadenza.sdk.client.files import FileInfo, Tier, Usage
 from cadenza.sdk.client.process import Process
 from cadenza.sdk.client.records import Event, ExitStatus, Facts, Image, Limits, Lost, Output
+from cadenza.sdk.client.trace import Trace, TraceRecord
 
 __all__ = [
     "DEFAULT_TARGET",
@@ -45,6 +46,8 @@ __all__ = [
     "Process",
     "Tier",
     "Top",
+    "Trace",
+    "TraceRecord",
     "Unauthenticated",
     "Unavailable",
     "Usage",

@@ -18,6 +18,7 @@ from cadenza.sdk.client.files import Files
 from cadenza.sdk.client.process import Process
 from cadenza.sdk.client.records import Facts, Image, Limits, Snapshot
 from cadenza.sdk.client.sources import Program, Source, read_program
+from cadenza.sdk.client.trace import Trace
 from cadenza.sdk.proto.cadenza.v1 import images_pb2, processes_pb2, system_pb2
 from cadenza.sdk.proto.cadenza.v1.images_pb2_grpc import ImageServiceStub
 from cadenza.sdk.proto.cadenza.v1.processes_pb2_grpc import ProcessServiceStub
@@ -165,6 +166,13 @@ class Client:
         with translated():
             message = await self._processes.Top(request, metadata=self._metadata, timeout=self.timeout)
         return Top.from_message(message)
+
+    async def trace(self, pid: int) -> Trace:
+        """What a process of the caller's has done and when, alive or ended and still remembered. Raises NotFound."""
+        request = processes_pb2.TraceRequest(pid=pid)
+        with translated():
+            message = await self._processes.Trace(request, metadata=self._metadata, timeout=self.timeout)
+        return Trace.from_message(message)
 
     # --- the system ---
 

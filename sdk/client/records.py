@@ -14,18 +14,22 @@ from cadenza.sdk.proto.cadenza.v1 import images_pb2, processes_pb2, system_pb2
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An uploaded program. `digest`: SHA-256 of its bytes, hex; `kind`: "python" or "component"."""
+    """An uploaded program. `digest`: SHA-256 of its bytes, hex; `kind`: "python" or "component"; `hosts` and `tools`:
+    what its manifest asks for."""
 
     digest: str
     name: str
     kind: str
     size_bytes: int
     created_at: datetime
+    hosts: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
 
     @classmethod
     def from_message(cls, message: images_pb2.Image) -> Image:
         created_at = datetime_of(message.created_at)
-        return cls(message.digest, message.name, message.kind, message.size_bytes, created_at)
+        return cls(message.digest, message.name, message.kind, message.size_bytes, created_at, tuple(message.hosts),
+                   tuple(message.tools))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A kernel that runs nothing: the seam that the services see, for tests of the services alone.
 
-An image is its bytes. A process follows the words of its arguments: {"say": […], "code": 0, "hang": true}; each message
-that is delivered to it comes back as a message, "stop" ends it.
+An image is its bytes. A process follows the words of its arguments: {"say": […], "code": 0, "hang": true, "marks":
+[[kind, track, text], …]}; each message that is delivered to it comes back as a message, "stop" ends it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from types import SimpleNamespace
 
 from cadenza.kernel.activity import Activity, Load, PageCount
 from cadenza.kernel.limits import ProcessLimits
+from cadenza.kernel.manifest import Manifest
 from cadenza.kernel.output import OutputLog
+from cadenza.kernel.trace import Trace
 from cadenza.kvfs.errors import Closed, Full, Invalid, NotFound
 
 
@@ -34,6 +36,7 @@ class FakeImage:
     owner: str
     size_bytes: int
     created_at: float
+    manifest: Manifest = field(default_factory=Manifest)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class FakeProcess:
     since: float = 0.0
     priority: int = 0
     handles: tuple[()] = ()
+    trace: Trace = field(default_factory=lambda: Trace(time.monotonic))
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def usage(self) -> dict[str, int]:
@@ -131,6 +135,7 @@ class FakeProcess:
     def end(self, status: FakeExit) -> None:
         self.exit, self.state, self.ended_at = status, "ended", time.time()
         self.output.close()
+        self.trace.close()
         self.over.set()
 
 
@@ -156,6 +161,8 @@ class FakeKernel:
             limits or ProcessLimits(), detached, priority=priority,
         )
         self.table[process.pid] = process
+        for kind, track, text in wishes.get("marks", ()):
+            process.trace.mark(kind, track, text)
         for line in wishes.get("say", ()):
             process.output.write("output", line)
         if not wishes.get("hang"):

@@ -309,3 +309,39 @@ def read_until(descriptor: int, wanted: bytes) -> bytes:
         except OSError:  # the other side has closed the terminal
             break
     return seen
+
+
+def test_a_trace_is_drawn_and_written(address: str, agent: Path, tmp_path: Path) -> None:
+    marks = '[["begin","1","search(<b>)"],["instant","interrupt","1 = 42"],["end","1","42"]]'
+    pid = values(cadenza("run", "--detach", "--json", agent, "--marks", marks, address=address))[0]["pid"]
+    (value,) = values(cadenza("trace", pid, "--json", address=address))
+    assert [record["kind"] for record in value["records"]] == ["begin", "instant", "end"]
+    assert (value["pid"], value["exit"]["ending"], value["lost"]) == (pid, "finished", 0)
+    for more in ((), ("--follow",)):
+        lines = cadenza("trace", pid, *more, address=address).stdout.splitlines()
+        assert lines[0].startswith(f"process {pid}, agent: finished (0), ")
+        assert [line.split()[0] for line in lines[2:5]] == ["model", "1", "interrupt"]
+    page, drawing = tmp_path / "page.html", tmp_path / "drawing.svg"
+    written = cadenza("trace", pid, "--html", page, "--svg", drawing, address=address)
+    assert (written.returncode, written.stdout) == (0, "")
+    assert "search(&lt;b&gt;) → 42" in page.read_text()
+    assert "search(&lt;b&gt;) → 42" in drawing.read_text()
+    refused = cadenza("trace", pid, "--svg", tmp_path / "absent" / "x.svg", address=address)
+    assert (refused.returncode, "cannot be written" in refused.stderr) == (1, True)
+    assert "no process 999" in cadenza("trace", 999, address=address).stderr
+
+
+def test_a_trace_is_followed_until_its_process_has_ended(address: str, agent: Path) -> None:
+    pid = values(cadenza("run", "--detach", "--json", agent, "--hang", address=address))[0]["pid"]
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cadenza.server.command_line", "trace", str(pid), "--follow", "--interval", "0.1"]
+    given = environment({"CADENZA_SERVER": address, "TERM": "xterm"})
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=given) as process:
+        os.close(theirs)
+        shown = read_until(ours, b"agent: running")
+        assert process.poll() is None
+        assert cadenza("kill", pid, "--signal", "kill", address=address).returncode == 0
+        shown += read_until(ours, b"killed (137)")
+        assert process.wait(SECONDS) == 0
+    os.close(ours)
+    assert b"model" in shown

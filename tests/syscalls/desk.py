@@ -19,13 +19,15 @@ from cadenza.kernel.device.batch import Device
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.null_device import NullDevice
 from cadenza.kernel.engine import Engine
-from cadenza.kernel.images import Executable
+from cadenza.kernel.images import Executable, Image
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import Language
 from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS, ProcessLimits, file_limits
+from cadenza.kernel.manifest import Manifest
 from cadenza.kernel.model.facts import ModelFacts
 from cadenza.kernel.pager import Pager
 from cadenza.kernel.process import Process
+from cadenza.kernel.tools import Tools
 from cadenza.kernel.wasm.seams import Advance, ExitGuest, Outcome, Suspension
 from cadenza.kernel.wasm.wit import Abi, Result, plain_name
 from cadenza.kvfs.directory import FileSystem
@@ -84,12 +86,15 @@ class StubRuntime:
 
 
 class StubImages:
-    """Each user has one image, `program-of-<user>`."""
+    """Each user has one image, `program-of-<user>`, with the manifest that the test gives it."""
 
-    def get(self, owner: str, reference: str) -> str:
+    def __init__(self) -> None:
+        self.manifests: dict[str, Manifest] = {}
+
+    def get(self, owner: str, reference: str) -> Image:
         if reference != f"program-of-{owner}":
             raise NotFound(f"no image {reference!r}")
-        return reference
+        return Image(reference, reference, "python", owner, 0, 0.0, self.manifests.get(owner, Manifest()))
 
     def ready(self, image: Any) -> Executable:
         program: Any = image
@@ -104,7 +109,8 @@ class Desk:
     """Use it as an async context manager: at its end every process is killed, and everything must have come back."""
 
     def __init__(self, *, limits: ProcessLimits | None = None, language: Language | None = None,
-                 patience_seconds: float = 0.0, model: Device | None = None, **device: Any) -> None:
+                 patience_seconds: float = 0.0, tools: Tools | None = None, model: Device | None = None,
+                 **device: Any) -> None:
         """`model`: a device in place of a NullDevice, which is made of the rest."""
         self.link = LocalLink(model or NullDevice(**device))
         facts = self.link.facts
@@ -114,10 +120,11 @@ class Desk:
                              patience_seconds=patience_seconds)
         self.kernel = Kernel(
             engine=self.engine, files=self.files, limits=limits or ProcessLimits(),
-            language=language or wordless(facts.vocabulary_size, facts.context_tokens))
+            language=language or wordless(facts.vocabulary_size, facts.context_tokens), tools=tools)
         self.runtime = StubRuntime()
         runtime: Any = self.runtime
-        images: Any = StubImages()
+        self.images = StubImages()
+        images: Any = self.images
         self.kernel.mount(runtime, images)
         self.handlers = handlers(self.kernel)
 
@@ -165,6 +172,7 @@ class Desk:
         assert held["files"] == held["named"], "a nameless file outlived who held it"
         assert self.engine.lanes.taken == 0, "a lane outlived its run"
         assert not self.engine.busy, "work outlived its process"
+        assert self.kernel.tools.statistics()["open"] == 0, "a call outlived its process"
 
     async def __aenter__(self) -> Desk:
         return self

@@ -101,3 +101,34 @@ def test_a_day_in_the_life(daemon: Daemon, agent: Path) -> None:
     lost = daemon.cadenza("run", str(agent), "--question", "Who are you?", ended=1)
     assert "DeviceLost" in lost
     assert "finished" in daemon.cadenza("ps", "--all")
+
+
+def test_a_trace_shows_calls_beside_tokens(daemon: Daemon, tmp_path: Path) -> None:
+    path = tmp_path / "busy.py"
+    path.write_text("import asyncio, cadenza\nfrom cadenza import trace\n"
+                    "async def call(number, seconds):\n"
+                    "    with trace.span(str(number), f'sleep({seconds})') as span:\n"
+                    "        await asyncio.sleep(seconds)\n        span.result = '<done>'\n"
+                    "    trace.instant('interrupt', f'{number} = <done>')\n"
+                    "async def main(args):\n    calls = [asyncio.create_task(call(n, 0.1 * n)) for n in (1, 2)]\n"
+                    "    file = cadenza.File.create()\n    run = cadenza.Run(file, [5] * 40, max_tokens=30)\n"
+                    "    while run.finish == 'running':\n        await run.take()\n"
+                    "    with trace.span('trap'):\n        await asyncio.gather(*calls)\n")
+    daemon.cadenza("run", str(path))
+    seen = json.loads(daemon.cadenza("trace", "1", "--json"))
+    records = seen["records"]
+    assert (seen["exit"]["ending"], seen["lost"]) == ("finished", 0)
+    times = {(r["kind"], r["track"]): r["seconds"] for r in records}
+    assert times["begin", "1"] <= times["begin", "2"] < times["end", "1"] < times["end", "2"] <= seen["seconds"]
+    assert times["end", "2"] - times["begin", "2"] >= 0.2
+    (fed,) = [r for r in records if r["kind"] == "fed"]
+    (run,) = [r for r in records if r["kind"] == "run"]
+    assert (fed["count"] + fed["reused"], run["track"]) == (40, "run 1")
+    tokens = [r for r in records if r["kind"] == "sampled"]
+    assert sum(r["count"] for r in tokens) >= 1
+    assert fed["until"] <= tokens[0]["seconds"] <= tokens[-1]["until"] <= run["until"] + 1
+    lines = daemon.cadenza("trace", "1").splitlines()
+    assert [line.split()[0] for line in lines[2:7]] == ["model", "1", "2", "trap", "interrupt"]
+    assert "█" in lines[2]
+    daemon.cadenza("trace", "1", "--html", str(tmp_path / "page.html"))
+    assert "sleep(0.2) → &lt;done&gt;" in (tmp_path / "page.html").read_text()

@@ -17,6 +17,7 @@ from cadenza.kernel.language import Language
 from cadenza.kernel.limits import ProcessLimits
 from cadenza.kernel.model.facts import ModelFacts
 from cadenza.kernel.process import ExitStatus, Process
+from cadenza.server.allowed import Allowed
 from cadenza.server.boot import Assembly, assemble
 
 PATIENCE_SECONDS = 60.0
@@ -59,13 +60,14 @@ def output(process: Process, kind: str = "output") -> str:
 
 
 @asynccontextmanager
-async def whole(state: Path, limits: ProcessLimits | None = None, model: Device | None = None,
-                **device: Any) -> AsyncIterator[Whole]:
+async def whole(state: Path, limits: ProcessLimits | None = None, *, allowed: Allowed | None = None,
+                model: Device | None = None, **device: Any) -> AsyncIterator[Whole]:
     """Recounted at its end: nothing may be left behind. `model`: a device in place of a NullDevice, which is made of
     the rest."""
     link = LocalLink(model or NullDevice(**device))
     facts = ModelFacts("null", "0" * 64, link.facts.vocabulary_size, link.facts.context_tokens, (0,), None)
-    kernel = await assemble(link, Language(facts, None, None), Assembly(state, limits=limits or ProcessLimits()))
+    assembly = Assembly(state, limits=limits or ProcessLimits(), allowed=allowed or Allowed())
+    kernel = await assemble(link, Language(facts, None, None), assembly)
     try:
         yield Whole(kernel)
         for process in list(kernel.processes("ada")) + list(kernel.processes("bob")):

@@ -10,10 +10,11 @@
 
 Ordinary asyncio works: gather, tasks, timeouts, cancellation, queues. What is not here is in the modules: `model`
 (tokens, facts, chat template), `inference` (the bare `forward` and `Run`), `kv` (files), `channel` (messages),
-`process` (children, signals), `events` (handles, timers), `tools` and `arithmetic` (for agents).
+`process` (children, signals), `events` (handles, timers), `trace` (marks), `tools` and `arithmetic` (for agents),
+`http` and `remote` (hosts and tools that the manifest names).
 """
 
-from . import arithmetic, channel, errors, events, inference, kv, model, process, tools
+from . import arithmetic, channel, errors, events, http, inference, kv, model, process, remote, tools, trace
 from .arguments import Arguments
 from .channel import Source, messages, publish, pull, push, receive, send, subscribe
 from .context import Context
@@ -43,12 +44,14 @@ from .inference import Entropy, Logits, LogProbabilities, Mask, Run, Sampler, St
 from .kv import File
 from .process import Child, ExitStatus, kill, pid, signals, spawn
 from .tools import Call, Tools
+from .trace import mark
 
 __all__ = [
     "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Decoding", "Denied",
     "DeviceLost", "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal",
     "Invalid", "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run",
     "Sampler", "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic",
-    "channel", "errors", "events", "forward", "inference", "kill", "kv", "messages", "model", "pid", "process",
-    "publish", "pull", "push", "receive", "send", "signals", "spawn", "subscribe", "timer", "tools", "wait",
+    "channel", "errors", "events", "forward", "http", "inference", "kill", "kv", "mark", "messages", "model", "pid",
+    "process", "publish", "pull", "push", "receive", "remote", "send", "signals", "spawn", "subscribe", "timer",
+    "tools", "trace", "wait",
 ]  # fmt: skip

@@ -11,7 +11,7 @@
     ├── LimitExceeded    a limit of this process or user
     │   ├── NoPages      the KV pool is full
     │   └── Full         a bounded queue is full; nothing was sent
-    ├── Cancelled        cancelled before it finished
+    ├── Cancelled        cancelled before it finished: its time was over
     ├── Closed           the other end is gone
     ├── Damaged          what the disk holds is not what was written to it
     ├── DeviceLost       the device failed; what it held is gone

@@ -132,7 +132,7 @@ def refuse_open(event: str, args: tuple[Any, ...]) -> None:
 
 
 def refuse_socket(*args: Any, **kwargs: Any) -> NoReturn:
-    raise PermissionError(errno.EACCES, "a program has no network")
+    raise PermissionError(errno.EACCES, "a program has no network; cadenza.http reaches the hosts of its manifest")
 
 
 def leave(code: int) -> NoReturn:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from cadenza.kernel.http_request import Header
+from cadenza.kernel.manifest import Manifest, of_component
+from cadenza.kernel.tools import ToolResult
 from cadenza.kernel.wasm.seams import Outcome
 
 from .component_text import kernel_imports
@@ -92,3 +95,67 @@ def test_what_is_not_a_system_call_cannot_be_imported(build: Any, tmp_path: Path
                       'const char *cadenza_main(void) { puts(""); return 0; }\n')
     with pytest.raises(SystemExit, match=r"env\.puts"):
         build([source])
+
+
+def test_a_mark_arrives(cache: Path, build: Any, tmp_path: Path) -> None:
+    source = tmp_path / "program.c"
+    source.write_text('#include "cadenza.h"\n'
+                      'const char *cadenza_main(void) { cadenza_trace(CADENZA_END, "7", 1, "done", 4); return 0; }\n')
+    marks: list[tuple[str, str, str]] = []
+
+    async def main() -> Outcome:
+        with runtime(cache, mark=lambda _, kind, track, text: marks.append((kind, track, text))) as made:
+            return await run(made, build([source]))
+    assert asyncio.run(main()) == Outcome("finished")
+    assert marks == [("end", "7", "done")]
+
+
+CALLING = """
+#include "cadenza.h"
+const char *cadenza_main(void) {
+  cadenza_result a;
+  cadenza_header header = {{"x", 1}, {"one", 3}};
+  cadenza_request("GET", 3, "http://a.org/", 13, &header, 1, "body", 4, 1, 5000000000, &a);
+  cadenza_need(&a);
+  cadenza_handle call = a.number;
+  cadenza_await(call);
+  cadenza_take_response(call, &a);
+  cadenza_need(&a);
+  if (a.response.status != 201 || a.response.size != 5 || !a.response.cut || a.response.headers.count != 1) return "no";
+  cadenza_print_text(a.response.headers.at[0].value);
+  cadenza_print_text(a.response.text);
+  cadenza_call_tool("s.t", 3, "{}", 2, 0, 0, &a);
+  cadenza_need(&a);
+  cadenza_take_result(a.number, &a);
+  cadenza_need(&a);
+  if (!a.result.failed || a.result.cut) return "no";
+  cadenza_print_text(a.result.text);
+  return 0;
+}
+"""
+
+
+def test_a_c_program_asks_in_a_section_and_calls_hosts_and_tools(cache: Path, build: Any, tmp_path: Path) -> None:
+    asked: list[Any] = []
+    said: list[str] = []
+    response = SimpleNamespace(status=201, headers=[Header("y", "two")], text="hello", size=5, cut=True)
+    handlers: dict[str, Any] = {
+        "request": lambda _, request: asked.append(request) or 9, "wait": lambda _, handles, *rest: handles,
+        "take_response": lambda _, call: response, "call": lambda _, *given: asked.append(given) or 8,
+        "take_result": lambda _, call: ToolResult("bye", True, False), "log": lambda _, to, text: said.append(text),
+    }
+    source = tmp_path / "calling.c"
+    source.write_text(CALLING)
+    wasm = build([source], manifest='hosts = ["a.org"]\ntools = ["s.*"]\n')
+    assert of_component(wasm) == Manifest(("a.org",), ("s.*",))
+
+    async def main() -> Outcome:
+        with runtime(cache, **handlers) as made:
+            return await run(made, wasm)
+
+    assert asyncio.run(main()) == Outcome("finished")
+    sent = asked[0]
+    assert (sent.method, sent.url, sent.body, sent.timeout_ns) == ("GET", "http://a.org/", "body", 5_000_000_000)
+    assert [tuple(header) for header in sent.headers] == [("x", "one")]
+    assert asked[1] == ("s.t", "{}", None)
+    assert said == ["two", "hello", "bye"]

@@ -25,7 +25,9 @@ from cadenza.sdk.guest.cadenza import (
     channel,
     forward,
     loop,
+    mark,
     process,
+    trace,
 )
 
 T = TypeVar("T")
@@ -175,3 +177,16 @@ def test_arguments_are_an_object_and_a_mapping() -> None:
     assert dict(args) == {"question": "Why?", "n": 3}
     with pytest.raises(AttributeError, match="without the argument `other`; given: question, n"):
         _ = args.other
+
+
+def test_marks_and_spans(toy: Any) -> None:
+    mark("begin", "7", "search")
+    mark("end", "7")
+    trace.instant("user", "hurry")
+    with trace.span("8", "mail") as mailed:
+        mailed.result = 42
+    with pytest.raises(KeyError), trace.span("9", "lookup"):
+        raise KeyError("absent")
+    assert toy.log == [
+        ("begin", "7: search"), ("end", "7: "), ("instant", "user: hurry"), ("begin", "8: mail"), ("end", "8: 42"),
+        ("begin", "9: lookup"), ("end", "9: KeyError('absent')")]

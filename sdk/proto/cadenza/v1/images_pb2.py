@@ -25,29 +25,29 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63\x61\x64\x65nza/v1/images.proto\x12\ncadenza.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n\x05Image\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x0cUploadHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"T\n\rUploadRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.cadenza.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"$\n\x0fGetImageRequest\x12\x11\n\treference\x18\x01 \x01(\t\":\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x12ListImagesResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.cadenza.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x12\x44\x65leteImageRequest\x12\x11\n\treference\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteImageResponse2\x91\x02\n\x0cImageService\x12\x38\n\x06Upload\x12\x19.cadenza.v1.UploadRequest\x1a\x11.cadenza.v1.Image(\x01\x12\x35\n\x03Get\x12\x1b.cadenza.v1.GetImageRequest\x1a\x11.cadenza.v1.Image\x12\x45\n\x04List\x12\x1d.cadenza.v1.ListImagesRequest\x1a\x1e.cadenza.v1.ListImagesResponse\x12I\n\x06\x44\x65lete\x12\x1e.cadenza.v1.DeleteImageRequest\x1a\x1f.cadenza.v1.DeleteImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63\x61\x64\x65nza/v1/images.proto\x12\ncadenza.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x05Image\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05hosts\x18\x06 \x03(\t\x12\r\n\x05tools\x18\x07 \x03(\t\"b\n\x0cUploadHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"T\n\rUploadRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.cadenza.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"$\n\x0fGetImageRequest\x12\x11\n\treference\x18\x01 \x01(\t\":\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x12ListImagesResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.cadenza.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x12\x44\x65leteImageRequest\x12\x11\n\treference\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteImageResponse2\x91\x02\n\x0cImageService\x12\x38\n\x06Upload\x12\x19.cadenza.v1.UploadRequest\x1a\x11.cadenza.v1.Image(\x01\x12\x35\n\x03Get\x12\x1b.cadenza.v1.GetImageRequest\x1a\x11.cadenza.v1.Image\x12\x45\n\x04List\x12\x1d.cadenza.v1.ListImagesRequest\x1a\x1e.cadenza.v1.ListImagesResponse\x12I\n\x06\x44\x65lete\x12\x1e.cadenza.v1.DeleteImageRequest\x1a\x1f.cadenza.v1.DeleteImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cadenza.v1.images_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGE']._serialized_start=72
-  _globals['_IMAGE']._serialized_end=191
-  _globals['_UPLOADHEADER']._serialized_start=193
-  _globals['_UPLOADHEADER']._serialized_end=291
-  _globals['_UPLOADREQUEST']._serialized_start=293
-  _globals['_UPLOADREQUEST']._serialized_end=377
-  _globals['_GETIMAGEREQUEST']._serialized_start=379
-  _globals['_GETIMAGEREQUEST']._serialized_end=415
-  _globals['_LISTIMAGESREQUEST']._serialized_start=417
-  _globals['_LISTIMAGESREQUEST']._serialized_end=475
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=477
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=557
-  _globals['_DELETEIMAGEREQUEST']._serialized_start=559
-  _globals['_DELETEIMAGEREQUEST']._serialized_end=598
-  _globals['_DELETEIMAGERESPONSE']._serialized_start=600
-  _globals['_DELETEIMAGERESPONSE']._serialized_end=621
-  _globals['_IMAGESERVICE']._serialized_start=624
-  _globals['_IMAGESERVICE']._serialized_end=897
+  _globals['_IMAGE']._serialized_start=73
+  _globals['_IMAGE']._serialized_end=222
+  _globals['_UPLOADHEADER']._serialized_start=224
+  _globals['_UPLOADHEADER']._serialized_end=322
+  _globals['_UPLOADREQUEST']._serialized_start=324
+  _globals['_UPLOADREQUEST']._serialized_end=408
+  _globals['_GETIMAGEREQUEST']._serialized_start=410
+  _globals['_GETIMAGEREQUEST']._serialized_end=446
+  _globals['_LISTIMAGESREQUEST']._serialized_start=448
+  _globals['_LISTIMAGESREQUEST']._serialized_end=506
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=508
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=588
+  _globals['_DELETEIMAGEREQUEST']._serialized_start=590
+  _globals['_DELETEIMAGEREQUEST']._serialized_end=629
+  _globals['_DELETEIMAGERESPONSE']._serialized_start=631
+  _globals['_DELETEIMAGERESPONSE']._serialized_end=652
+  _globals['_IMAGESERVICE']._serialized_start=655
+  _globals['_IMAGESERVICE']._serialized_end=928
 # @@protoc_insertion_point(module_scope)

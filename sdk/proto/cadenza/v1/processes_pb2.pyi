@@ -845,3 +845,110 @@ class PageCount(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PageCount: _TypeAlias = PageCount  # noqa: Y015
+
+@_typing.final
+class TraceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceRequest: _TypeAlias = TraceRequest  # noqa: Y015
+
+@_typing.final
+class TraceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    """since its spawn, now or when it ended"""
+    lost: _builtins.int
+    """so many before them are no longer kept"""
+    @_builtins.property
+    def process(self) -> Global___Process: ...
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceRecord]:
+        """by sequence"""
+
+    def __init__(
+        self,
+        *,
+        process: Global___Process | None = ...,
+        seconds: _builtins.float = ...,
+        records: _abc.Iterable[Global___TraceRecord] | None = ...,
+        lost: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost", b"lost", "process", b"process", "records", b"records", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceResponse: _TypeAlias = TraceResponse  # noqa: Y015
+
+@_typing.final
+class TraceRecord(_message.Message):
+    """Times are seconds since the spawn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    UNTIL_SECONDS_FIELD_NUMBER: _builtins.int
+    TRACK_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    REUSED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """from 1, in steps of 1"""
+    kind: _builtins.str
+    """Of the kernel: "pass" and "run", from when it is asked for until it ends; "fed", its inputs, from when there is room
+    for it; "interjected", tokens that the program put into it; "sampled", tokens that the program took; "preempted";
+    "wait", the program is blocked, and the device does nothing for it. Of the program: "begin", "end", "instant".
+    """
+    seconds: _builtins.float
+    until_seconds: _builtins.float
+    """unset while it goes on, and for what has no end"""
+    track: _builtins.str
+    """which pass or run; what the program's mark is about"""
+    text: _builtins.str
+    """how a pass or run ended; what is waited for; what the mark says"""
+    count: _builtins.int
+    """tokens fed, put in, or sampled"""
+    reused: _builtins.int
+    """inputs that needed not be fed"""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        until_seconds: _builtins.float | None = ...,
+        track: _builtins.str = ...,
+        text: _builtins.str = ...,
+        count: _builtins.int = ...,
+        reused: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_until_seconds", b"_until_seconds", "until_seconds", b"until_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until_seconds", b"_until_seconds", "count", b"count", "kind", b"kind", "reused", b"reused", "seconds", b"seconds", "sequence", b"sequence", "text", b"text", "track", b"track", "until_seconds", b"until_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__until_seconds: _TypeAlias = _typing.Literal["until_seconds"]  # noqa: Y015
+    _WhichOneofArgType__until_seconds: _TypeAlias = _typing.Literal["_until_seconds", b"_until_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until_seconds) -> _WhichOneofReturnType__until_seconds | None: ...
+
+Global___TraceRecord: _TypeAlias = TraceRecord  # noqa: Y015

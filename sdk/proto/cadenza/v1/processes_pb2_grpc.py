@@ -79,6 +79,11 @@ class ProcessServiceStub:
                 request_serializer=cadenza_dot_v1_dot_processes__pb2.LogsRequest.SerializeToString,
                 response_deserializer=cadenza_dot_v1_dot_processes__pb2.Events.FromString,
                 _registered_method=True)
+        self.Trace = channel.unary_unary(
+                '/cadenza.v1.ProcessService/Trace',
+                request_serializer=cadenza_dot_v1_dot_processes__pb2.TraceRequest.SerializeToString,
+                response_deserializer=cadenza_dot_v1_dot_processes__pb2.TraceResponse.FromString,
+                _registered_method=True)
 
 
 class ProcessServiceServicer:
@@ -147,6 +152,13 @@ class ProcessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Trace(self, request, context):
+        """What it has done and when, alive or not: the newest of it, as much as is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProcessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -194,6 +206,11 @@ def add_ProcessServiceServicer_to_server(servicer, server):
                     servicer.Logs,
                     request_deserializer=cadenza_dot_v1_dot_processes__pb2.LogsRequest.FromString,
                     response_serializer=cadenza_dot_v1_dot_processes__pb2.Events.SerializeToString,
+            ),
+            'Trace': grpc.unary_unary_rpc_method_handler(
+                    servicer.Trace,
+                    request_deserializer=cadenza_dot_v1_dot_processes__pb2.TraceRequest.FromString,
+                    response_serializer=cadenza_dot_v1_dot_processes__pb2.TraceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -439,6 +456,33 @@ class ProcessService:
             '/cadenza.v1.ProcessService/Logs',
             cadenza_dot_v1_dot_processes__pb2.LogsRequest.SerializeToString,
             cadenza_dot_v1_dot_processes__pb2.Events.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cadenza.v1.ProcessService/Trace',
+            cadenza_dot_v1_dot_processes__pb2.TraceRequest.SerializeToString,
+            cadenza_dot_v1_dot_processes__pb2.TraceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,8 @@ class ProcessServiceStub:
     """
     Logs: _grpc.UnaryStreamMultiCallable[_processes_pb2.LogsRequest, _processes_pb2.Events]
     """What is kept of the output; with `follow`, also what comes, up to `exit`."""
+    Trace: _grpc.UnaryUnaryMultiCallable[_processes_pb2.TraceRequest, _processes_pb2.TraceResponse]
+    """What it has done and when, alive or not: the newest of it, as much as is kept."""
 
 @_typing.type_check_only
 class ProcessServiceAsyncStub(ProcessServiceStub):
@@ -75,6 +77,8 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     """
     Logs: _aio.UnaryStreamMultiCallable[_processes_pb2.LogsRequest, _processes_pb2.Events]  # type: ignore[assignment]
     """What is kept of the output; with `follow`, also what comes, up to `exit`."""
+    Trace: _aio.UnaryUnaryMultiCallable[_processes_pb2.TraceRequest, _processes_pb2.TraceResponse]  # type: ignore[assignment]
+    """What it has done and when, alive or not: the newest of it, as much as is kept."""
 
 class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -150,5 +154,13 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_processes_pb2.Events], _abc.AsyncIterator[_processes_pb2.Events]]:
         """What is kept of the output; with `follow`, also what comes, up to `exit`."""
+
+    @_abc_1.abstractmethod
+    def Trace(
+        self,
+        request: _processes_pb2.TraceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_processes_pb2.TraceResponse, _abc.Awaitable[_processes_pb2.TraceResponse]]:
+        """What it has done and when, alive or not: the newest of it, as much as is kept."""
 
 def add_ProcessServiceServicer_to_server(servicer: ProcessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

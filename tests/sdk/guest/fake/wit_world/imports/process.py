@@ -7,6 +7,7 @@ from wit_world.imports.types import refuse
 from wit_world.toy import toy
 
 OutputStream = Enum("OutputStream", "OUTPUT ERROR", start=0)
+MarkKind = Enum("MarkKind", "BEGIN END INSTANT", start=0)
 Signal = Enum("Signal", "TERMINATE KILL INTERRUPT USER", start=0)
 Ending = Enum(
     "Ending", "FINISHED FAILED EXITED TRAPPED KILLED CPU_LIMIT WALL_LIMIT MEMORY_LIMIT OUTPUT_LIMIT", start=0
@@ -61,3 +62,7 @@ def signals() -> int:
 def take_signal(signals: int) -> Signal | None:
     toy.ready_at[signals] = float("inf")
     return Signal.TERMINATE
+
+
+def mark(kind: MarkKind, track: str, text: str) -> None:
+    toy.log.append((kind.name.lower(), f"{track}: {text}"))

@@ -1,0 +1,154 @@
+"""A model that babbles CML, and a whole kernel around it in virtual time: programs are real, in Wasm."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from cadenza.inferlets.async_calls.cml import CALL, END, HEAD, INTR, RESERVED, TRAP, Malformed, Parser, State
+from cadenza.kernel.device.batch import Batch, DeviceFacts, Int32, StepResult, UInt8
+from cadenza.kernel.device.local_link import LocalLink
+from cadenza.kernel.device.null_device import CostModel, NullDevice
+from cadenza.kernel.kernel import Kernel
+from cadenza.kernel.language import Language
+from cadenza.kernel.limits import LANES
+from cadenza.kernel.model.chat import ChatTemplate
+from cadenza.kernel.model.facts import ModelFacts
+from cadenza.kernel.model.tokenizer import Tokenizer
+from cadenza.server.boot import Assembly, assemble
+
+LIBRARY = Path(__file__).resolve().parents[2] / "inferlets" / "async_calls"
+ENDS = ("<|begin|>", "<|end|>")
+TEMPLATE = "{%- for message in messages -%}{{- message['content'] -}}{%- endfor -%}"
+INTERRUPT = re.compile(re.escape(INTR) + ".*?" + re.escape(END), re.DOTALL)
+STEP_MS = 8.0
+LIKELY = {
+    State.OUTSIDE: [CALL] * 14 + [*"aaabbb"] + [TRAP] * 3 + [ENDS[1]],
+    State.OPENED: [HEAD] * 8 + [*"abcdefgh "] + [END],
+    State.CODE: [END] * 4 + [*"cdé "],
+    State.TRAPPED: [END],
+}
+
+
+def language(*, reserved: bool) -> Language:
+    """One token a byte; with tokens for CML's delimiters, or without."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    plain = tokenizers.Tokenizer(models.BPE({letter: at for at, letter in enumerate(alphabet)}, []))
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    plain.decoder = decoders.ByteLevel()
+    plain.add_special_tokens([*ENDS, *(RESERVED if reserved else ())])
+    begin, end = (plain.token_to_id(name) for name in ENDS)
+    size = plain.get_vocab_size()
+    facts = ModelFacts("babbler", "0" * 64, size, 4096, (end,), begin)
+    return Language(facts, Tokenizer(json.loads(plain.to_str()), size, [end], begin), ChatTemplate(TEMPLATE))
+
+
+class Babbler:
+    """What it says is a hash of all before it. With reserved tokens it does not care for the grammar: masks must; as
+    text it keeps it, since nothing else does."""
+
+    def __init__(self, words: Language, *, reserved: bool, pages: int = 8192) -> None:
+        self._words, self._reserved = words, reserved
+        self._size = words.facts.vocabulary_size
+        self._null = NullDevice(pages=pages, vocabulary_size=self._size, cost=CostModel(fixed_ms=STEP_MS))
+        self._lanes = np.zeros(LANES, np.int32)
+        self._slots = np.zeros((pages, self._null.facts.page_tokens), np.int32)
+
+    @property
+    def facts(self) -> DeviceFacts:
+        return self._null.facts
+
+    def attach(self, host: UInt8) -> None:
+        self._null.attach(host)
+
+    def close(self) -> None:
+        self._null.close()
+
+    def step(self, batch: Batch) -> StepResult:
+        for source, target in batch.copies.tolist():
+            self._slots[target] = self._slots[source]
+        tokens = np.where(batch.tokens < 0, self._lanes[np.maximum(-1 - batch.tokens, 0)], batch.tokens)
+        self._slots.reshape(-1)[batch.slots] = tokens
+        result = self._null.step(batch)
+        result.tokens = np.array([self._said(batch, at) for at in range(len(batch.sample_tokens))], np.int32)
+        self._lanes[batch.sample_lanes] = result.tokens
+        return result
+
+    def _said(self, batch: Batch, sample: int) -> int:
+        at = int(batch.sample_tokens[sample])
+        row = int(np.searchsorted(batch.row_starts, at, "right")) - 1
+        segment = int(batch.segment_starts[row])
+        pages = batch.pages[batch.page_starts[segment] : batch.page_starts[segment + 1]]
+        seen = self._slots[pages].reshape(-1)[: batch.segment_tokens[segment]]
+        token = self._next(seen[: len(seen) - (int(batch.row_starts[row + 1]) - 1 - at)])
+        if batch.sample_masks[sample] >= 0:
+            allowed = np.unpackbits(batch.masks[batch.sample_masks[sample]], bitorder="little")
+            while not allowed[token]:
+                token = (token + 1) % self._size
+        return token
+
+    def _next(self, seen: Int32) -> int:
+        number = int.from_bytes(hashlib.blake2b(seen.tobytes(), digest_size=8).digest(), "little")
+        if self._reserved and number % 16 == 0:
+            return self._encode(RESERVED[number // 16 % len(RESERVED)], True)
+        tokenizer = self._words._need_tokenizer()
+        said = INTERRUPT.sub("", tokenizer.decode(seen.tolist(), True).partition("?")[2])
+        state, held = self._read(said)
+        words = [word for word in LIKELY[state] if word.startswith(held)]
+        word = words[number // 16 % len(words)]
+        whole = self._reserved or word == ENDS[1]
+        return self._encode(word if whole else word[len(held)], whole)
+
+    def _read(self, said: str) -> tuple[State, str]:
+        """Where in the grammar this ends, and the beginning of a delimiter at its end."""
+        parser = Parser()
+        try:
+            parser.feed(said)
+        except Malformed:                    # a row ahead of a sample that is void
+            return State.OUTSIDE, ""
+        return parser.state, parser.held
+
+    def _encode(self, text: str, special: bool) -> int:
+        return self._words._need_tokenizer().encode(text, special)[0]
+
+
+def uploaded(program: str) -> bytes:
+    """The program, and the library beside it."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        archive.writestr("main.py", program)
+        for path in sorted(LIBRARY.glob("*.py")):
+            archive.writestr(f"async_calls/{path.name}", path.read_text())
+    return written.getvalue()
+
+
+def prepare() -> None:
+    """Compiles the interpreter if it was not compiled before: that takes child processes, and real time."""
+    async def once() -> None:
+        async with babbling(reserved=True):
+            pass
+    asyncio.run(once())
+
+
+@asynccontextmanager
+async def babbling(*, reserved: bool) -> AsyncIterator[Kernel]:
+    """A kernel beside the babbler; nothing is left of it at the end."""
+    words = language(reserved=reserved)
+    with tempfile.TemporaryDirectory() as state:
+        kernel = await assemble(LocalLink(Babbler(words, reserved=reserved)), words, Assembly(Path(state)))
+        try:
+            yield kernel
+        finally:
+            await kernel.close()
