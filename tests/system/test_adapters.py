@@ -41,7 +41,7 @@ async def main(args):
     try:
         await run("green")
     except NotFound as error:
-        said["absent"] = error.message
+        said["absent"] = str(error)
     print(json.dumps(said))
 """
 
