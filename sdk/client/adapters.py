@@ -20,7 +20,7 @@ from cadenza.sdk.client.records import datetime_of
 from cadenza.sdk.proto.cadenza.v1 import adapters_pb2 as pb
 from cadenza.sdk.proto.cadenza.v1.adapters_pb2_grpc import AdapterServiceStub
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 CHUNK_BYTES = 1 << 20
 
 
@@ -79,8 +79,9 @@ def _read(directory: Path) -> tuple[bytes, bytes]:
     try:
         return (directory / CONFIG).read_bytes(), (directory / WEIGHTS).read_bytes()
     except OSError as error:
+        pickled = " (pickled weights are not read: save it with safetensors)" if (directory / PICKLED).exists() else ""
         raise Invalid("invalid", f"{directory} is no adapter as peft saves it: cannot read {error.filename}: "
-                      f"{error.strerror}", field="directory") from error
+                      f"{error.strerror}{pickled}", field="directory") from error
 
 
 async def _requests(

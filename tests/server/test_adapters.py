@@ -18,6 +18,7 @@ from tests.syscalls.desk import a_pass
 from tests.syscalls.test_adapters import Tiny
 
 from .serving import run
+from .test_command_line import cadenza
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,25 @@ def test_adapters_are_added_listed_and_dropped_by_their_owner(tiny: Tiny, tmp_pa
     run(test())
 
 
+def test_the_command_line(tiny: Tiny, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with tiny.desk() as desk, Daemon(desk.kernel, ListenOptions("127.0.0.1:0")) as daemon:
+            await desk.kernel.adapters.open(tmp_path / "adapters")
+
+            def answer(*words: object) -> str:
+                found = cadenza("adapters", *words, address=daemon.address)
+                return found.stdout or found.stderr
+
+            added = await asyncio.to_thread(answer, "add", "blue", tiny.blue.directory)
+            assert added.startswith("blue rank 4")
+            (line,) = (await asyncio.to_thread(answer, "list")).splitlines()
+            assert line.split("\t")[:3] == ["blue", "4", "down gate k o q up v"]
+            assert "dropped blue" in await asyncio.to_thread(answer, "drop", "blue")
+            assert "no adapter 'blue'" in await asyncio.to_thread(answer, "drop", "blue")
+
+    run(test())
+
+
 def test_what_is_not_an_adapter_leaves_nothing_behind(tiny: Tiny, tmp_path: Path) -> None:
     save_tiny_adapter(tiny.model, tmp_path / "dora", use_dora=True)
 
@@ -67,6 +87,10 @@ def test_what_is_not_an_adapter_leaves_nothing_behind(tiny: Tiny, tmp_path: Path
                     Client(daemon.address) as client):
             await desk.kernel.adapters.open(tmp_path / "adapters")
             with pytest.raises(Invalid, match="cannot read"):
+                await client.adapters.add("x", tmp_path)
+            (tmp_path / "adapter_config.json").write_text("{}")
+            (tmp_path / "adapter_model.bin").write_bytes(b"pickled")
+            with pytest.raises(Invalid, match="pickled weights are not read"):
                 await client.adapters.add("x", tmp_path)
             with pytest.raises(ClientError, match="use_dora") as unsupported:
                 await client.adapters.add("x", tmp_path / "dora")
