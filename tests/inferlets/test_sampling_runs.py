@@ -1,0 +1,74 @@
+"""Every sampling method in Wasm, on the bundled model: it finishes, says something, and gives its pages back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cadenza.inferlets.sampling import methods
+from cadenza.kernel.kernel import Kernel
+from cadenza.sdk.client.sources import read_program
+from cadenza.server.boot import boot
+from cadenza.server.options import ServeOptions
+
+pytestmark = pytest.mark.slow
+FOLDER = Path(methods.__path__[0]).parent
+QUESTION = "What is 48 times 37?"
+SHARED = {"distribution", "keyed", "loop", "__init__"}
+METHODS = sorted(path.stem for path in (FOLDER / "methods").glob("*.py") if path.stem not in SHARED)
+TEXT = {"prompt": "Once", "max_tokens": 12}
+# The bundled model repeats itself; a watermark needs choices.
+HOT = {"max_tokens": 60, "temperature": 30, "min_p": 0}
+MORE: dict[str, dict[str, Any]] = {
+    "classifier_free": {"question": QUESTION, "guidance": 1}, "contrastive": {"temperature": 1, "amateur_tokens": 2},
+    "eta": {"epsilon": 0.0001}, "green_list": {**HOT, "min_p": 0.02, "delta": 100, "seed": 1}, "gumbel": HOT,
+    "self_consistency": {"n": 3}, "tree_of_thought": {"question": QUESTION, "steps": 2, "thoughts": 2},
+    "typical": {"mass": 1}, "xtc": {"min_p": 0},
+}
+
+
+async def run_one(kernel: Kernel, digest: str, arguments: dict[str, Any]) -> str:
+    """What it prints. It ends well, and nothing is left of it."""
+    process = kernel.spawn("ada", digest, json.dumps(arguments))
+    status = await asyncio.wait_for(process.ended(), 60)
+    events = process.output.read(0)[0]
+    assert status.ending == "finished", (arguments, status, "".join(event.text for event in events))
+    kernel.recount()
+    assert kernel.statistics()["kv_used"] == 0
+    return "".join(event.text for event in events if event.kind == "output")
+
+
+async def run_all(state: Path) -> dict[str, list[str]]:
+    kernel = await boot(ServeOptions(state=state, threads=1))
+    try:
+        image = await kernel.images.add("ada", read_program(FOLDER).data)
+        runs = {name: {"method": name, **TEXT, **MORE.get(name, {})} for name in METHODS}
+        return {name: [await run_one(kernel, image.digest, runs[name]) for _ in range(2)] for name in METHODS}
+    finally:
+        await kernel.close()
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    return asyncio.run(run_all(tmp_path_factory.mktemp("state")))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_something_and_the_same_again(said: dict[str, list[str]], name: str) -> None:
+    first, again = said[name]
+    assert first.strip()
+    assert first == again
+
+
+@pytest.mark.parametrize("name", ["green_list", "gumbel"])
+def test_a_watermark_is_found_in_what_was_said(said: dict[str, list[str]], name: str) -> None:
+    assert float(said[name][0].rpartition("z = ")[2].split()[0]) > 4
+
+
+def test_main_knows_every_method() -> None:
+    assert [name for name in METHODS if f'"{name}"' not in (FOLDER / "main.py").read_text()] == []
+    assert len(METHODS) == 12
