@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from cadenza.inferlets.sampling.methods.classifier_free import guided
 from cadenza.inferlets.sampling.methods.contrastive import contrasted
-from cadenza.inferlets.sampling.methods.distribution import Distribution, Draw, Undecided, at_least, min_p
+from cadenza.inferlets.sampling.methods.distribution import (
+    Distribution,
+    Draw,
+    Undecided,
+    at_least,
+    min_p,
+    min_p_of_logits,
+)
 from cadenza.inferlets.sampling.methods.dry import penalty, repeated
 from cadenza.inferlets.sampling.methods.eta import cut_off, eta
 from cadenza.inferlets.sampling.methods.mirostat import Mirostat
@@ -87,6 +94,14 @@ def test_a_top_is_enough_for_a_steep_distribution(name: str) -> None:
 def test_min_p_keeps_a_share_of_the_likeliest() -> None:
     assert min_p(known(0.4, 0.3, 0.05, 0.25), 0.5).tokens == [0, 1, 3]
     assert len(min_p(known(0.9, 0.09, 0.01), 0).tokens) == 3
+
+
+@given(logits, st.sampled_from([0.0, 0.02, 0.3, 1.0]))
+def test_min_p_of_logits_is_that_of_the_distribution(values: list[float], share: float) -> None:
+    values = [round(value, 3) for value in values]
+    least = max(values) + (math.log(share) if share else -math.inf)
+    if share == 1 or all(abs(value - least) > 1e-9 for value in values):
+        assert min_p_of_logits(values, share).tokens == min_p(Distribution.of_logits(values), share).tokens
 
 
 def test_draws_follow_the_weights_and_the_seed() -> None:

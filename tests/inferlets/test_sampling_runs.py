@@ -31,6 +31,21 @@ MORE: dict[str, dict[str, Any]] = {
 }
 
 
+# With these, each takes the likeliest token all along.
+GREEDY: dict[str, dict[str, Any]] = {
+    "classifier_free": {"guidance": 1}, "contrastive": {"alpha": 1}, "dry": {"multiplier": 0}, "eta": {},
+    "green_list": {"delta": 0}, "gumbel": {}, "mirostat": {}, "top_n_sigma": {}, "typical": {"mass": 1},
+    "xtc": {"probability": 0},
+}
+PLAIN = """
+import cadenza
+async def main(args):
+    async with cadenza.Context() as context:
+        context.user(args.question)
+        return await context.generate(args.max_tokens).text()
+"""
+
+
 async def run_one(kernel: Kernel, digest: str, arguments: dict[str, Any]) -> str:
     """What it prints. It ends well, and nothing is left of it."""
     process = kernel.spawn("ada", digest, json.dumps(arguments))
@@ -47,7 +62,13 @@ async def run_all(state: Path) -> dict[str, list[str]]:
     try:
         image = await kernel.images.add("ada", read_program(FOLDER).data)
         runs = {name: {"method": name, **TEXT, **MORE.get(name, {})} for name in METHODS}
-        return {name: [await run_one(kernel, image.digest, runs[name]) for _ in range(2)] for name in METHODS}
+        found = {name: [await run_one(kernel, image.digest, runs[name]) for _ in range(2)] for name in METHODS}
+        greedy = {"question": QUESTION, "max_tokens": 12, "temperature": 0}
+        plain = await kernel.images.add("ada", PLAIN.encode())
+        found["plain"] = [await run_one(kernel, plain.digest, greedy)]
+        for name, more in GREEDY.items():
+            found[name].append(await run_one(kernel, image.digest, {"method": name, **greedy, **more}))
+        return found
     finally:
         await kernel.close()
 
@@ -59,9 +80,14 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_says_something_and_the_same_again(said: dict[str, list[str]], name: str) -> None:
-    first, again = said[name]
+    first, again = said[name][:2]
     assert first.strip()
     assert first == again
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_a_method_that_takes_the_likeliest_says_what_a_plain_run_says(said: dict[str, list[str]], name: str) -> None:
+    assert said[name][2].partition("z = ")[0] == said["plain"][0]
 
 
 @pytest.mark.parametrize("name", ["green_list", "gumbel"])

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import cadenza
 
-from .distribution import Distribution, Draw, min_p
+from .distribution import Draw, min_p_of_logits
 from .loop import logits, opened, say
 
 
@@ -29,7 +29,7 @@ async def main(args: cadenza.Arguments) -> None:
 
     async def following() -> int:
         both = await asyncio.gather(logits(conditional), logits(unconditional))
-        return draw(min_p(Distribution.of_logits(guided(*both, guidance)), share))
+        return draw(min_p_of_logits(guided(*both, guidance), share))
 
     async with opened(args) as conditional, cadenza.Context(adapter=conditional.adapter) as unconditional:
         unconditional.fill(args["negative"] if "negative" in args else conditional.tokens[-1:])

@@ -47,20 +47,32 @@ def at_least(seen: Distribution, least: float) -> Distribution:
     """The tokens whose log-probability is `least` or more, and the likeliest in any case. Raises Undecided."""
     if not seen.whole and seen.log_probabilities[-1] >= least:
         raise Undecided
-    kept = [pair for pair in seen.pairs() if pair[1] >= least]
-    return Distribution.of(kept or seen.pairs()[:1])
+    count = max(1, sum(score >= least for score in seen.log_probabilities))
+    return Distribution(seen.tokens[:count], seen.log_probabilities[:count])
 
 
 def min_p(
-    seen: Distribution, share: float, shift: Callable[[int], float] = lambda token: 0.0, lift: float = 0.0
+    seen: Distribution, share: float, shift: Callable[[int], float] | None = None, lift: float = 0.0
 ) -> Distribution:
     """The tokens that are at least `share` times as likely as the likeliest one; 0 keeps all (Nguyen et al., 2024,
     arXiv 2407.01082, section 3). `shift` is added to the logit of each before, at most `lift`. Raises Undecided."""
-    shifted = Distribution.of((token, score + shift(token)) for token, score in seen.pairs())
-    least = shifted.log_probabilities[0] + (math.log(share) if share else -math.inf)
+    shifted = seen
+    if shift is not None:
+        shifted = Distribution.of((token, score + shift(token)) for token, score in seen.pairs())
+    least = shifted.log_probabilities[0] + _logarithm(share)
     if not seen.whole and seen.log_probabilities[-1] + lift >= least:
         raise Undecided
-    return at_least(shifted, least)
+    return at_least(Distribution(shifted.tokens, shifted.log_probabilities), least)
+
+
+def min_p_of_logits(logits: Sequence[float], share: float) -> Distribution:
+    """`min_p` of all logits, without their normalization: only what is kept is put in order."""
+    least = max(logits) + _logarithm(share)
+    return Distribution.of((token, logit) for token, logit in enumerate(logits) if logit >= least)
+
+
+def _logarithm(share: float) -> float:
+    return math.log(share) if share > 0 else -math.inf
 
 
 class Draw:
