@@ -3,7 +3,7 @@
     cadenza run inferlets/chat.py --system "Be brief."          # then type lines; an empty one ends it
 
 Arguments: `system`, how to behave (none). `max_tokens` of one answer (512). `temperature` (0), `seed` (0). `first`,
-what the user says first (else the first message is awaited).
+what the user says first (else the first message is awaited). `adapter`, the name of one of yours (none).
 
 Prints each answer as it comes, a line each. An empty message ends the chat; so do the
 signals `terminate` and `interrupt`. What was said before stays computed: a turn costs its own tokens only.
@@ -24,7 +24,7 @@ async def answer(context: cadenza.Context, said: str, args: cadenza.Arguments) -
 
 
 async def converse(args: cadenza.Arguments) -> None:
-    async with cadenza.Context() as context:
+    async with cadenza.Context(adapter=args.get("adapter", None)) as context:
         if "system" in args:
             context.system(args.system)
         if "first" in args:

@@ -35,6 +35,7 @@ class BatchBuilder:
         self._segment_tokens: list[int] = []
         self._segment_places: dict[int, tuple[int, int, int]] = {}      # first, skip, shift, where one of them is not 0
         self._pages: list[Int32] = []
+        self._adapters: dict[int, int] = {}                             # slots, of rows that have one
         self._contiguous: list[bool] = []
         self._visible_starts = [0]
         self._visible: list[Int32] = []
@@ -114,6 +115,10 @@ class BatchBuilder:
         self._visible.append(ranges)
         self._visible_starts[-1] += len(ranges)
 
+    def add_adapter(self, slot: int) -> None:
+        """Of the row last added."""
+        self._adapters[self.rows - 1] = slot
+
     def add_sample(self, token: int, lane: int, sampler: Sampler, draw: int, mask: UInt8 | None) -> None:
         self.samples += 1
         masked = -1
@@ -150,6 +155,9 @@ class BatchBuilder:
             contiguous=np.array(self._contiguous, np.uint8),
             visible_starts=np.array(self._visible_starts, np.int32),
         )
+        if self._adapters:
+            batch.adapters = np.full(self.rows, -1, np.int32)
+            batch.adapters[list(self._adapters)] = list(self._adapters.values())
         if self.copies:
             batch.copies = frames[np.array(self.copies, np.int32)]
         if self._visible:

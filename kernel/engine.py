@@ -234,6 +234,8 @@ class Engine:
             if not self.reclaimer.make_room(error.needed):
                 raise
             work.submit(builder, wanted)
+        if work.adapter:
+            builder.add_adapter(self.pager.slots[work.adapter])
         if builder.copies:
             self.pager.sources.update(source for source, _ in builder.copies)
         work.turn = work.file.used = builder.step
@@ -250,6 +252,8 @@ class Engine:
         first = run.first // size
         self.pager.regain(run.file.table.pages()[first : first - (-count // size)].tolist())
         builder.add_again(run.file, run.first, count)
+        if run.file.adapter:
+            builder.add_adapter(self.pager.slots[run.file.adapter])
         work.missing = self.pager.lost_tokens(work)
         self.ledger.charge(work.line, count)
         self.tokens_recomputed += count
@@ -335,12 +339,15 @@ class Engine:
         self.samples_done += len(result.tokens)
         self.device_seconds += result.seconds
         self.pager.answered(step)
-        for row in rows:
+        failed = frozenset(result.failed_rows.tolist())
+        for number, row in enumerate(rows):
             row.work.under_way -= 1
             if row.work.over:
                 continue
             if result.error:
                 row.work.fail(Internal(f"the device could not do this step: {result.error}"))
+            elif number in failed:
+                row.work.fail(Invalid("under this adapter the model computes numbers that are not finite", "adapter"))
             else:
                 row.work.accept(result, row)
         self._end_yielding()
@@ -354,6 +361,11 @@ class Engine:
         error = DeviceLost(f"the device failed ({self._lost}); what it held is gone")
         self.pager.lose(error)
         self.fail_all(error)
+
+    def uses(self, adapter: str) -> bool:
+        """Whether anything under way, or any file that is alive, was begun under `adapter`."""
+        return any(work.adapter == adapter for work in self._work) or any(
+            file.adapter == adapter and len(file) for file in self.pager.files.living)
 
     def abort(self, pid: int) -> None:
         """Ends whatever a process that is gone has left."""

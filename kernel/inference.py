@@ -47,21 +47,23 @@ class Inference:
     def forward(
         self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32, *,
         visible: Int32, mask: UInt8 | None, samples: Sequence[tuple[int, Sampler]],
-        probes: Sequence[tuple[int, Probe]],
+        probes: Sequence[tuple[int, Probe]], adapter: str = "",
     ) -> Pass:
-        """Raises Invalid, TooLong, LimitExceeded, Busy, DeviceLost; then nothing has changed."""
+        """`adapter`: the digest of one that is loaded. Raises Invalid, TooLong, LimitExceeded, Busy, DeviceLost; then
+        nothing has changed."""
         positions = self._check_input(process, file, reads, tokens, positions)
         self._check_questions(len(tokens), samples, probes)
         before = len(file) + sum(len(read) for read in reads)
         ranges = check_visible(visible, before, len(tokens)) if len(visible) else None
-        snapshots = self._claim(file, reads, exact=not reads and ranges is None)
+        snapshots = self._claim(file, reads, exact=not reads and ranges is None, adapter=adapter)
         return self._begin(process, Pass(self._engine, file, snapshots, tokens, positions, process.priority,
-                                         visible=ranges, mask=mask, samples=samples, probes=probes))
+                                         visible=ranges, mask=mask, samples=samples, probes=probes), adapter)
 
     def decode(
         self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32, *,
         sampler: Sampler, mask: UInt8 | None, max_tokens: int, stop_tokens: frozenset[int],
         stop_sequences: tuple[tuple[int, ...], ...], deliver_every: int, states: Sequence[State] = (),
+        adapter: str = "",
     ) -> Run:
         """Raises as `forward` does, and LimitExceeded when too many decodes are alive."""
         positions = self._check_input(process, file, reads, tokens, positions)
@@ -70,10 +72,10 @@ class Inference:
         check_stop(stop, deliver_every)
         guide = self._guide(states, mask) if states else None
         self._engine.lanes.ensure_room()
-        snapshots = self._claim(file, reads, exact=not reads)
+        snapshots = self._claim(file, reads, exact=not reads, adapter=adapter)
         return self._begin(process, Run(self._engine, file, snapshots, tokens, positions, process.priority,
                                         sampler=sampler, stop=stop, mask=mask, guide=guide,
-                                        deliver_every=deliver_every))
+                                        deliver_every=deliver_every), adapter)
 
     def interject(self, run: Run, tokens: Int32) -> None:
         """Raises Invalid, Closed, LimitExceeded, TooLong; then nothing has changed."""
@@ -99,9 +101,9 @@ class Inference:
         self._check_tokens(np.array(moves, np.int32), "moves")
         return Guide(states, mask)
 
-    def _claim(self, file: File, reads: Sequence[File], *, exact: bool) -> list[File]:
+    def _claim(self, file: File, reads: Sequence[File], *, exact: bool, adapter: str) -> list[File]:
         """Marks `file` as being appended to; answers `reads` as they are now. Raises Busy; then nothing has changed."""
-        file.begin_append(exact=exact)
+        file.begin_append(exact=exact, adapter=adapter)
         snapshots: list[File] = []
         try:
             for read in reads:
@@ -114,7 +116,8 @@ class Inference:
             raise
         return snapshots
 
-    def _begin(self, process: Process, work: W) -> W:
+    def _begin(self, process: Process, work: W, adapter: str) -> W:
+        work.adapter = adapter
         work.allow_pages = process.allow_pages
         work.pid = process.pid
         work.trace = process.trace.begin_work(work.kind)

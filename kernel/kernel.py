@@ -9,6 +9,7 @@ from collections import Counter, deque
 from dataclasses import asdict, dataclass
 
 from cadenza.kernel.activity import Activity, Load, activity_of, load_of
+from cadenza.kernel.adapters import Adapters
 from cadenza.kernel.channels import Exchange
 from cadenza.kernel.engine import Engine
 from cadenza.kernel.images import Executable, Image, ImageStore
@@ -74,6 +75,7 @@ class Kernel:
         self.locks = Locks()
         self.tools = tools or Tools()
         self.inference = Inference(engine, engine.link.facts)
+        self.adapters = Adapters(engine, language.facts.fingerprint)
         device, model = engine.link.facts, language.facts
         self.facts = KernelFacts(model.name, model.fingerprint, device.name, device.pages, device.page_tokens,
                                  device.context_tokens, device.pages * device.page_tokens)
@@ -239,6 +241,7 @@ class Kernel:
             "processes_waiting": sum(p.state == "waiting" for p in self._processes.values()),
             "slices": self.scheduler.slices,
             **{f"engine_{k}": v for k, v in self.engine.statistics().items()},
+            **{f"adapters_{k}": v for k, v in self.adapters.statistics().items()},
             **{f"kv_{k}": float(v) for k, v in self.files.statistics().items()},
             **{f"locks_{k}": v for k, v in self.locks.statistics().items()},
             **{f"store_{k}": v for k, v in (self.storage.store.statistics() if self.storage else {}).items()},

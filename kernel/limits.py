@@ -43,6 +43,14 @@ COMPILE_BYTES = 6 << 30                     # address space of the compiling chi
 SOURCE_FILES = 256                          # files in a directory or zip of Python modules
 SOURCE_BYTES = 4 * MEBIBYTE                 # their text in all
 
+# --- adapters ---
+ADAPTERS = 64                               # loaded at once, of all users; equal ones count once
+ADAPTERS_PER_USER = 16                      # kept
+ADAPTER_BYTES = 256 * MEBIBYTE              # the weights of one
+ADAPTERS_BYTES = 2 << 30                    # of all that are loaded
+ADAPTER_CONFIG_BYTES = 64 << 10             # the settings of one
+ADAPTER_RANK = 256
+
 # --- system calls ---
 ARGUMENTS_BYTES = 64 << 10                  # the JSON object given at spawn
 MESSAGE_BYTES = MEBIBYTE                    # one message of any channel

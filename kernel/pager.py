@@ -50,6 +50,7 @@ class Pager:
         self.spill: Callable[[int], None] = lambda pages: None          # makes room in the host tier, later
         self.recall: Callable[[File], Awaitable[None]] = _cannot_recall # computes what is lost of a file
         self.sources: set[int] = set()       # pages that this step copies: they stay until it has
+        self.slots = {"": -1}                # where the device has which adapter
         self.kept: set[File] = set()         # nobody computes on them, but their pages stay where they are
         self.loading: set[Work] = set()      # what they read is on its way from disk
         self.swapped_out = 0
@@ -153,6 +154,10 @@ class Pager:
         size = self.pool.page_tokens
         return sum(len(self._lost_places(file)) * size for file in (work.file, *work.reads))
 
+    def is_recomputable(self, file: File) -> bool:
+        """Whether its pages equal those that a plain prefill of its tokens gives, under its adapter."""
+        return file.exact and file.contiguous and file.adapter in self.slots
+
     def regain(self, pages: Sequence[int]) -> None:
         """Lost pages get frames, and are computed again in the next step. Raises NoPages."""
         self.make_room(len(pages))
@@ -244,12 +249,6 @@ class Pager:
     def statistics(self) -> dict[str, int]:
         return {"swapped_out": self.swapped_out, "swapped_in": self.swapped_in, "discarded": self.discarded,
                 **self.tiers.statistics()}
-
-
-def is_recomputable(file: File) -> bool:
-    """Whether its pages equal those that a plain prefill of its tokens gives."""
-    return file.exact and file.contiguous
-
 
 
 def _cannot_load(work: Work, pages: list[int]) -> None:

@@ -101,6 +101,7 @@ class Work(Waitable):
     """What the engine and the batcher know of a pass or a run."""
 
     __slots__ = (
+        "adapter",
         "admitted",
         "allow_pages",
         "arrival",
@@ -164,6 +165,7 @@ class Work(Waitable):
         self.preempted = 0           # times that it has made room for others
         self.sequence = 0            # and among those that have the same
         self.pid = 0                 # of the process that asked
+        self.adapter = ""            # under which it is computed: a digest, or none
         self.allow_pages: Callable[[int], None] = lambda pages: None     # raises LimitExceeded
         self.trace: Untraced = UNTRACED
         self.turn = 0                # step in which it last had a row
@@ -190,7 +192,7 @@ class Work(Waitable):
         """Begins, if it can, with pages that hold the first of its tokens already. Raises LimitExceeded."""
         if self.fed or len(self.file) or not self.plain:
             return
-        pages = prefixes.find(self.file.owner, self.inputs[: self.spared])
+        pages = prefixes.find(self.file.owner, self.inputs[: self.spared], self.adapter)
         if pages:
             self.allow_pages(len(pages))
             self.reused = self.fed = self.file.revive(pages, self.inputs, self.positions)

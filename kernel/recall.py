@@ -26,7 +26,7 @@ class Recall(Work):
 
     def __init__(self, engine: Engine, file: File) -> None:
         """Marks `file` as being appended to. Raises Busy if it is already."""
-        file.begin_append()
+        file.begin_append(adapter=file.adapter)
         super().__init__(engine, file, [], _NOTHING, _NOTHING, 0)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

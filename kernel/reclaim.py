@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cadenza.kernel.costs import Costs
 from cadenza.kernel.memory.policy import Idle, MemoryPolicy, Room, Victim, Way
-from cadenza.kernel.pager import Pager, is_recomputable
+from cadenza.kernel.pager import Pager
 from cadenza.kernel.waits import Waiting, Waits
 from cadenza.kvfs.pool import ABSENT
 
@@ -198,7 +198,7 @@ class Reclaimer:
         changes = sum(file.changes for file in files) + len(files)
         if waiting.pages is None or waiting.changes != changes:
             waiting.pages = np.array(list(dict.fromkeys(p for file in files for p in file.pages)), np.int32)
-            waiting.recomputable = all(is_recomputable(file) for file in files)
+            waiting.recomputable = all(self._pager.is_recomputable(file) for file in files)
             waiting.changes = changes
         return waiting.pages
 
@@ -225,7 +225,7 @@ class Reclaimer:
         them: the last page of one file may hold less of what another has in it."""
         needed = np.zeros(len(self._pool.frames), np.bool_)
         for file in self._pager.files.living:
-            if not is_recomputable(file):
+            if not self._pager.is_recomputable(file):
                 needed[file.pages] = True
             elif file.table.shares_last:
                 needed[file.table.last_page] = True

@@ -162,7 +162,8 @@ class Run(Work):
         asked = self.base - self.start
         said = np.array(self.tokens, np.int32)
         self.inputs = np.concatenate([self.inputs[:asked], said])
-        self.positions = np.concatenate([self.positions[:asked], self._next_position + np.arange(len(said))])
+        positions = np.arange(self._next_position, self._next_position + len(said), dtype=np.int32)
+        self.positions = np.concatenate([self.positions[:asked], positions])
         self._sampled = self._echoed = self._resumed = len(said)
 
     def accept(self, result: StepResult, row: Row) -> None:

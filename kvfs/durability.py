@@ -40,7 +40,7 @@ def record_of(file: File, contents: File, layout: Layout, stored: Mapping[int, S
         parts.append(PartRecord(_stored(tail.pages(), stored), 0, 0, tail.count, 0, False, tail.tokens(0, tail.count),
                                 tail.positions(0, tail.count)))  # fmt: skip
     return FileRecord(file.number, layout, naming_of(file), contents.exact, straight, file.created_ns,
-                      contents.modified_ns, tuple(parts))
+                      contents.modified_ns, tuple(parts), contents.adapter)
 
 
 def naming_of(file: File) -> Naming:
@@ -71,6 +71,7 @@ class Restorer:
             file.adopt(self._take(tail.pages, owner), tail.tokens, tail.positions)
         elif record.parts:
             file.compose(Parts(self._part(part, owner) for part in record.parts))
+        file.adapter = record.adapter
         file.mark_restored(EXACT if record.exact else 0)
         return file
 

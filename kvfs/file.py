@@ -31,13 +31,13 @@ class File:
     """What owns pages; `close` gives them back.
 
     It begins with `parts`, which it shares and does not write to, and goes on with a page table of its own, its tail.
-    `paths` are its names, `open_count` is how many descriptors name it. Nothing here blocks.
-    `living`, when given, holds every file from its birth to its close: what a recount goes over.
+    `paths` are its names, `open_count` is how many descriptors name it. Nothing here blocks. `living`, when given,
+    holds every file from its birth to its close: what a recount goes over.
     """
 
-    __slots__ = ("_approximate", "_base", "_living", "_parts", "_pool", "_table", "access", "busy", "changes", "closed",
-                 "created_ns", "foreign", "indexed", "modified_ns", "number", "open_count", "owner", "paths", "synced",
-                 "used")  # fmt: skip
+    __slots__ = ("_approximate", "_base", "_living", "_parts", "_pool", "_table", "access", "adapter", "busy",
+                 "changes", "closed", "created_ns", "foreign", "indexed", "modified_ns", "number", "open_count",
+                 "owner", "paths", "synced", "used")  # fmt: skip
 
     def __init__(self, pool: PagePool, owner: str, living: set[File] | None = None) -> None:
         self._pool = pool
@@ -47,6 +47,7 @@ class File:
         self._approximate = EXACT
         self._living = living
         self.owner = owner
+        self.adapter = ""            # under which what is exact of it was computed: a digest, or none
         self.paths: list[str] = []
         self.access = PRIVATE
         self.open_count = 1
@@ -82,7 +83,7 @@ class File:
 
     @property
     def exact(self) -> bool:
-        """Whether its states equal a plain prefill of its tokens at these positions."""
+        """Whether its states equal a plain prefill of its tokens at these positions, under its adapter."""
         return self._approximate >= len(self) and not self._parts.hidden
 
     @property
@@ -118,10 +119,9 @@ class File:
 
     def segments(self) -> list[Segment]:
         """What a pass reads, in order; an empty tail is left out."""
-        table = self._table
         found = self._parts.segments(self._pool.page_tokens) if self._base else []
-        if table.count:
-            found.append(Segment(table.pages(), self._base, 0, table.count, 0))
+        if self._table.count:
+            found.append(Segment(self._table.pages(), self._base, 0, self._table.count, 0))
         return found
 
     def tokens(self, first: int = 0, count: int | None = None) -> Int32:
@@ -143,8 +143,7 @@ class File:
 
     def shared_pages(self) -> int:
         """How many of its pages other files hold too."""
-        shared = self._table.shared_pages()
-        return shared + self._parts.shared_pages(self._pool) if self._base else shared
+        return self._table.shared_pages() + (self._parts.shared_pages(self._pool) if self._base else 0)
 
     # --- appending ---
 
@@ -153,15 +152,16 @@ class File:
         """Whether one more token takes no page."""
         return self._table.room > 0 and self._table.holders == 1
 
-    def begin_append(self, *, exact: bool = True) -> None:
+    def begin_append(self, *, exact: bool = True, adapter: str = "") -> None:
         """Marks the file as being written. Raises Busy if it is already. `exact`: what is appended sees all that is
-        before it in this file, and nothing else."""
+        before it in this file, and nothing else. `adapter`: under which; that of a file is the first one's."""
         if self.busy:
             raise Busy(f"{self!r} is being appended to by an unfinished pass: wait for it, or fork the file before")
         self.busy = True
         self._note_change()
-        if not (exact and self.exact):
-            self._approximate = min(self._approximate, len(self))
+        self.adapter = self.adapter if len(self) else adapter
+        exact = exact and self.exact and adapter == self.adapter
+        self._approximate = EXACT if exact else min(self._approximate, len(self))
 
     def end_append(self) -> None:
         """Idempotent."""
@@ -236,17 +236,16 @@ class File:
         self.own_table().truncate(max(0, count - self._base))
         if count < self._base:
             self._replace_parts(Parts(self._parts.trimmed(0, count)))
-        if count <= self._approximate:
+        if count <= self._approximate and not self.busy:    # who appends goes on as he began
             self._approximate = EXACT
 
     def fork(self, owner: str = "") -> File:
-        """A nameless file with the same tokens, of `owner` (default: the same). Constant time; takes no page. Raises
-        Busy while a pass appends."""
+        """A nameless file of the same pages, of `owner` or the same; constant time. Raises Busy while one appends."""
         self._ensure_idle("fork")
         child = File(self._pool, owner or self.owner, self._living)
         child._parts, child._base = self._parts.hold(), self._base
         child._table = self._table.hold()
-        child._approximate, child.used = self._approximate, self.used
+        child._approximate, child.adapter, child.used = self._approximate, self.adapter, self.used
         return child
 
     def extract(self, ranges: Ranges, owner: str = "") -> File:
@@ -261,8 +260,8 @@ class File:
             return child
         child = File(self._pool, owner or self.owner, self._living)
         child._set_parts(Parts([part for first, count in ranges for part in self._frozen(first, count)]))
-        leading = ranges[0][1] if ranges and ranges[0][0] == 0 else 0
-        child._approximate = min(self._approximate, leading)
+        child._approximate = min(self._approximate, ranges[0][1] if ranges and ranges[0][0] == 0 else 0)
+        child.adapter = self.adapter
         return child
 
     @staticmethod
@@ -274,7 +273,8 @@ class File:
             file._ensure_idle("concatenate")
         child = File(files[0]._pool, owner, files[0]._living)
         child._set_parts(Parts([part for file in files for part in file._frozen(0, len(file))]))
-        child._approximate = min(files[0]._approximate, len(files[0])) if len(files) > 1 else files[0]._approximate
+        child._approximate = min(files[0]._approximate, len(files[0]) if len(files) > 1 else EXACT)
+        child.adapter = files[0].adapter
         return child
 
     def relocate(self, by: int) -> None:

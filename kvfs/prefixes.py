@@ -1,4 +1,5 @@
-"""Which pages hold which prompts: for each user a tree of full pages, each found by its parent and its tokens.
+"""Which pages hold which prompts: for each user, and each adapter that he computes under, a tree of full pages, each
+found by its parent and its tokens.
 
     "ada" ── page 7 (tokens 0–15) ─┬─ page 9 (tokens 16–31 of one prompt)
                                    └─ page 4 (tokens 16–31 of another)
@@ -48,9 +49,10 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def find(self, owner: str, tokens: Int32) -> list[int]:
-        """The pages that hold the longest known beginning of `tokens`, whole pages of it. Changes nothing."""
-        node, size, found = self._roots.get(owner), self._pool.page_tokens, list[int]()
+    def find(self, owner: str, tokens: Int32, adapter: str = "") -> list[int]:
+        """The pages that hold the longest known beginning of `tokens`, computed under `adapter`, whole pages of it.
+        Changes nothing."""
+        node, size, found = self._roots.get(_root(owner, adapter)), self._pool.page_tokens, list[int]()
         if node is None:
             return found
         for first in range(0, len(tokens) - size + 1, size):
@@ -108,7 +110,13 @@ class Prefixes:
         """How far the file is in the tree."""
         if file.indexed is not None and file.indexed[0].page != GONE:
             return file.indexed
-        root = self._roots.get(file.owner)
+        key = _root(file.owner, file.adapter)
+        root = self._roots.get(key)
         if root is None:
-            root = self._roots[file.owner] = Node(ROOT, None, file.owner.encode())
+            root = self._roots[key] = Node(ROOT, None, key.encode())
         return root, 0
+
+
+def _root(owner: str, adapter: str) -> str:
+    """Neither name holds a NUL."""
+    return f"{owner}\0{adapter}" if adapter else owner

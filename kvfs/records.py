@@ -86,6 +86,7 @@ class FileRecord:
     created_ns: int
     modified_ns: int
     parts: tuple[PartRecord, ...]
+    adapter: str = ""                        # under which it was computed: a digest, or none
 
     @property
     def extents(self) -> list[PartRecord]:
@@ -131,7 +132,7 @@ def encode(record: FileRecord) -> bytes:
     text = _json({
         "number": record.number, "layout": asdict(record.layout), **record.naming.to_json(), "exact": record.exact,
         "straight": record.straight, "created_ns": record.created_ns, "modified_ns": record.modified_ns,
-        "extents": described,
+        "adapter": record.adapter, "extents": described,
         "parts": [{"extent": number[part.extent], **{name: getattr(part, name) for name in _PART}}
                   for part in record.parts],
     })  # fmt: skip
@@ -161,7 +162,8 @@ def decode(payload: bytes | memoryview) -> FileRecord:
         pages, tokens, positions = extents[part["extent"]]
         parts.append(PartRecord(pages, tokens=tokens, positions=positions, **{name: part[name] for name in _PART}))
     return FileRecord(known["number"], Layout(**known["layout"]), Naming.from_json(known), known["exact"],
-                      known["straight"], known["created_ns"], known["modified_ns"], tuple(parts))
+                      known["straight"], known["created_ns"], known["modified_ns"], tuple(parts),
+                      known.get("adapter", ""))
 
 
 def encode_names(namings: Mapping[int, Naming]) -> bytes:

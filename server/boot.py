@@ -99,6 +99,7 @@ async def assemble(
                     tools=await open_tools(assembly.allowed, progress))
     runtime = WasmRuntime(handlers(kernel), assembly.cache / "compiled", abi())
     interpreter = Interpreter(await interpreter_image(assembly.cache, progress), runtime)
+    await kernel.adapters.open(assembly.state / "adapters")
     kernel.mount(runtime, ImageStore(assembly.state / "images", runtime, interpreter))
     progress("compile the interpreter", 0, 0)
     await interpreter.program()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cadenza.server import (
+    command_adapters,
     command_doctor,
     command_files,
     command_images,
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+adapters = typer.Typer(help="LoRA adapters of the served model.", no_args_is_help=True)
 keys = typer.Typer(help="Keys of the daemon's users.", no_args_is_help=True)
 
 
@@ -65,6 +67,10 @@ for command in (command_files.ls, command_files.stat, command_files.cat, command
                 command_files.ln, command_files.chmod, command_files.df, command_files.fsck):  # fmt: skip
     app.command(command.__name__)(command)
 app.command("doctor")(command_doctor.doctor)
+app.add_typer(adapters, name="adapters")
+adapters.command("add")(command_adapters.add)
+adapters.command("list")(command_adapters.list_adapters)
+adapters.command("drop")(command_adapters.drop)
 app.add_typer(keys, name="keys")
 keys.command("add")(command_keys.add)
 keys.command("list")(command_keys.list_users)

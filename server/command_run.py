@@ -10,6 +10,7 @@ import typer
 
 from cadenza.kvfs.errors import CadenzaError
 from cadenza.server.arguments import parse_arguments, parse_object
+from cadenza.server.command_trace import write_timeline
 from cadenza.server.conversation import converse, exit_code
 from cadenza.server.invocation import PROGRAM_FAILURE, Json, Server, invocation
 from cadenza.server.screen import Screen
@@ -30,6 +31,8 @@ def run(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the pid and leave it running.")] = False,
     name: Annotated[str, typer.Option(help="What to call the image.")] = "",
     priority: Annotated[int, typer.Option(help="-10 to 10, or what the operator allows; higher goes first.")] = 0,
+    timeline: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="Write a picture of what it did and when there at the end: .svg, or a page.")] = None,
     server: Server = None,
     json: Json = False,
 ) -> None:
@@ -47,13 +50,15 @@ def run(
         raise typer.Exit(PROGRAM_FAILURE) from None
 
     async def work(client: Client, screen: Screen) -> int:
-        return await _run(client, screen, Path(file), given, name=name, detach=detach, priority=priority)
+        return await _run(client, screen, Path(file), given, name=name, detach=detach, priority=priority,
+                          timeline=timeline)
 
     raise typer.Exit(invoked.call(work, failure=PROGRAM_FAILURE))
 
 
 async def _run(
-    client: Client, screen: Screen, file: Path, given: dict[str, Any], *, name: str, detach: bool, priority: int
+    client: Client, screen: Screen, file: Path, given: dict[str, Any], *, name: str, detach: bool, priority: int,
+    timeline: Path | None,
 ) -> int:
     with screen.progress() as progress:
 
@@ -66,4 +71,5 @@ async def _run(
     if detach:
         screen.line(str(process.pid), pid=process.pid, image=image.digest, arguments=json_text.dumps(given))
         return 0
-    return exit_code(await converse(process, screen))
+    code = exit_code(await converse(process, screen))
+    return code if timeline is None else code or await write_timeline(client, process.pid, timeline, screen)

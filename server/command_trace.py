@@ -115,6 +115,12 @@ async def _watch(looks: AsyncIterator[Trace]) -> Trace:
     return seen
 
 
+async def write_timeline(client: Client, pid: int, path: Path, screen: Screen) -> int:
+    """As a picture, or as a page if it isn't called .svg. Answers the exit code."""
+    is_picture = path.suffix == ".svg"
+    return _files(await client.trace(pid), screen, path if is_picture else None, None if is_picture else path)
+
+
 def _files(seen: Trace, screen: Screen, svg: Path | None, html: Path | None) -> int:
     """The pictures that are wanted. Answers the exit code."""
     from cadenza.server import picture

@@ -12,11 +12,13 @@ from grpc_reflection.v1alpha import reflection
 
 from cadenza.kernel.limits import TERMINATE_SECONDS
 from cadenza.kvfs.errors import Invalid
-from cadenza.sdk.proto.cadenza.v1 import files_pb2, images_pb2, processes_pb2, system_pb2
+from cadenza.sdk.proto.cadenza.v1 import adapters_pb2, files_pb2, images_pb2, processes_pb2, system_pb2
+from cadenza.sdk.proto.cadenza.v1.adapters_pb2_grpc import add_AdapterServiceServicer_to_server
 from cadenza.sdk.proto.cadenza.v1.files_pb2_grpc import add_FileServiceServicer_to_server
 from cadenza.sdk.proto.cadenza.v1.images_pb2_grpc import add_ImageServiceServicer_to_server
 from cadenza.sdk.proto.cadenza.v1.processes_pb2_grpc import add_ProcessServiceServicer_to_server
 from cadenza.sdk.proto.cadenza.v1.system_pb2_grpc import add_SystemServiceServicer_to_server
+from cadenza.server.adapters import AdapterService
 from cadenza.server.address import check_listening, credentials
 from cadenza.server.auth import Keys
 from cadenza.server.boundary import Boundary
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 SERVICES = tuple(
     service.full_name
-    for module in (files_pb2, images_pb2, processes_pb2, system_pb2)
+    for module in (adapters_pb2, files_pb2, images_pb2, processes_pb2, system_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 STOPPING_SECONDS = TERMINATE_SECONDS + 2 * STOP_SECONDS
@@ -107,6 +109,7 @@ class Daemon:
             await self._scraped.__aexit__(None, None, None)
 
     def _add_services(self, server: grpc.aio.Server) -> None:
+        add_AdapterServiceServicer_to_server(AdapterService(self._kernel.adapters), server)
         add_FileServiceServicer_to_server(FileService(self._kernel), server)
         add_ImageServiceServicer_to_server(ImageService(self._kernel.images), server)
         add_ProcessServiceServicer_to_server(self._processes, server)

@@ -23,11 +23,12 @@ from mcp_types import (
     TextResourceContents,
 )
 from mcp_types import Tool as McpTool
+from pydantic_core import to_json
 
 from cadenza.kernel.limits import TOOL_TEXT_BYTES
 from cadenza.kernel.manifest import TOOL
 from cadenza.kernel.tools import Tool, ToolResult
-from cadenza.kvfs.errors import Closed, NotFound
+from cadenza.kvfs.errors import Closed, Invalid, NotFound
 from cadenza.server.allowed import McpTarget
 from cadenza.server.limits import (
     MCP_DESCRIPTION_BYTES,
@@ -40,6 +41,8 @@ from cadenza.server.mcp_http import mcp_http
 from cadenza.server.mcp_pipe import mcp_pipe
 
 log = logging.getLogger(__name__)
+
+MARGIN_LEVELS = 100                         # of lists around the arguments, when it is tried whether they can be sent
 
 
 class McpServer:
@@ -58,7 +61,7 @@ class McpServer:
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
-        """Raises NotFound, Closed."""
+        """Raises NotFound, Invalid, Closed."""
         await self.tried.wait()
         session = self._session
         if session is None:
@@ -66,6 +69,7 @@ class McpServer:
                          f"{MCP_RESTART_SECONDS_MOST:g} s")
         if all(tool.name != f"{self.name}.{name}" for tool in self.tools):
             raise NotFound(f"MCP server {self.name!r} has no tool {name!r}")
+        check_sendable(arguments)
         try:
             return result_of(await session.call_tool(name, dict(arguments)))
         except MCPError as error:
@@ -176,6 +180,18 @@ class McpTools:
 
     async def close(self) -> None:
         await asyncio.gather(*(server.close() for server in self._servers.values()))
+
+
+def check_sendable(arguments: Mapping[str, Any]) -> None:
+    """Raises Invalid for what the package would fail to send, in a task that all calls share, or the server's to read:
+    it nests too deep (writers take 255 levels, readers 200), or holds half of a character."""
+    wrapped: object = arguments
+    for _ in range(MARGIN_LEVELS):
+        wrapped = [wrapped]
+    try:
+        to_json(wrapped)
+    except ValueError as error:
+        raise Invalid(f"the arguments cannot be sent: {error}", "arguments") from None
 
 
 def result_of(result: CallToolResult) -> ToolResult:

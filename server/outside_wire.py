@@ -18,11 +18,12 @@ from typing import Any
 
 from cadenza.kernel.http_request import Header, HttpRequest, HttpResponse, Url
 from cadenza.kernel.tools import ToolResult
-from cadenza.kvfs.errors import CadenzaError, Cancelled, Closed, Denied, Internal, LimitExceeded, NotFound
+from cadenza.kvfs.errors import CadenzaError, Cancelled, Closed, Denied, Internal, Invalid, LimitExceeded, NotFound
 from cadenza.server.limits import FRAME_BYTES
 
 SIZES = struct.Struct(">II")
-ERRORS: dict[str, type[CadenzaError]] = {kind.errno: kind for kind in (NotFound, Denied, Closed, Cancelled, Internal)}
+KINDS: tuple[type[CadenzaError], ...] = (Invalid, NotFound, Denied, Closed, Cancelled, Internal)
+ERRORS = {kind.errno: kind for kind in KINDS}
 
 Head = dict[str, Any]
 Frame = tuple[Head, bytes]

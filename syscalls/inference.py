@@ -48,6 +48,7 @@ class Completion:
 class InferenceCalls:
     def __init__(self, kernel: Kernel) -> None:
         self._inference = kernel.inference
+        self._adapters = kernel.adapters
 
     def forward(self, process: Process, request: Any) -> int:
         process.handles.ensure_room()
@@ -58,6 +59,7 @@ class InferenceCalls:
             mask=fetch_mask(self._inference, request.mask),
             samples=[(s.row, fetch_sampler(s.sampler)) for s in request.samples],
             probes=[(p.row, fetch_probe(p.probe)) for p in request.probes],
+            adapter=self._adapters.digest(process.owner, request.adapter),
         ))
 
     @quick
@@ -78,6 +80,7 @@ class InferenceCalls:
             stop_sequences=tuple(tuple(s.tolist()) for s in request.stop_sequences),
             deliver_every=request.deliver_every,
             states=fetch_states(self._inference, request.states),
+            adapter=self._adapters.digest(process.owner, request.adapter),
         ))
 
     @quick

@@ -15,7 +15,8 @@ from transformers import LlamaForCausalLM
 
 @dataclass
 class Progress:
-    """How far a run has come. `seconds` is processor time of one worker; `curve` holds (step, seconds, mean loss)."""
+    """How far a run has come. `seconds` is processor time of one worker; `curve` holds (step, seconds, mean loss);
+    `sampled` holds (seconds, score of each sampled kind)."""
 
     seed: int
     step: int = 0
@@ -23,6 +24,7 @@ class Progress:
     tokens: int = 0
     dialogues: int = 0
     curve: list[tuple[int, float, float]] = field(default_factory=list)
+    sampled: list[tuple[float, dict[str, float]]] = field(default_factory=list)
 
 
 def save_checkpoint(
@@ -46,7 +48,8 @@ def has_checkpoint(folder: Path) -> bool:
 
 def read_progress(folder: Path) -> Progress:
     values = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-    return Progress(**(values | {"curve": [tuple(point) for point in values["curve"]]}))
+    lists = {name: [tuple(point) for point in values[name]] for name in ("curve", "sampled")}
+    return Progress(**(values | lists))
 
 
 def load_checkpoint(

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from train.dialogue import Dialogue
+from train.dialogue import BEGIN, END, Dialogue, Role
 from train.tasks import LONG_MIXTURE, MIXTURE, draw_mixed
 from train.world import Split
 
@@ -55,16 +55,49 @@ class Shape:
     mixture: dict[str, float]
 
 
-SHORT = Shape(8, 256, MIXTURE)
+SHORT = Shape(6, 384, MIXTURE)
 LONG = Shape(3, 768, LONG_MIXTURE)
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a special token, which the tokenizer must have."""
+    number = tokenizer.token_to_id(token)
+    assert number is not None, token
+    return number
+
+
 def encode(tokenizer: Tokenizer, dialogue: Dialogue) -> Encoded:
-    """The rendered dialogue's tokens, piece by piece; see `Dialogue.segments`."""
-    texts, learnt = zip(*dialogue.segments(), strict=True)
-    pieces = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    ids = [token for piece in pieces for token in piece.ids]
-    return Encoded(ids, [flag for piece, flag in zip(pieces, learnt, strict=True) for _ in piece.ids])
+    """The dialogue's tokens: learnt are the words of the assistant and the `<|end|>` after them.
+
+    Special tokens stand between the turns, so that encoding turn by turn equals encoding the whole. An interruption
+    goes after the token in which its place lies: it is met between any two tokens, also inside a word.
+    """
+    turns = dialogue.turns
+    begin, *heads = (token_id(tokenizer, token) for token in [BEGIN, *(turn.role.token for turn in turns)])
+    said = tokenizer.encode_batch([turn.text + END for turn in turns], add_special_tokens=False)
+    written = [interruption.text for turn in turns for interruption in turn.interruptions]
+    inserted = iter(tokenizer.encode_batch_fast(written, add_special_tokens=False))
+    ids: list[int] = [begin]
+    learnt = [False]
+    for turn, head, words in zip(turns, heads, said, strict=True):
+        ids.append(head)
+        done = 0
+        places = [_token_at(words.offsets, interruption.after) for interruption in turn.interruptions]
+        learnt.append(False)
+        for place in [*places, len(words.ids)]:
+            ids += words.ids[done:place]
+            learnt += [turn.role is Role.ASSISTANT] * (place - done)
+            done = place
+            if place < len(words.ids):      # behind each piece but the last stands an interruption
+                between = next(inserted).ids
+                ids += between
+                learnt += [False] * len(between)
+    return Encoded(ids, learnt)
+
+
+def _token_at(offsets: list[tuple[int, int]], after: int) -> int:
+    """How many tokens the first so many characters reach into."""
+    return sum(start < after for start, _ in offsets)
 
 
 def pack(tokenizer: Tokenizer, source: random.Random, shape: Shape, reach: int) -> Batch:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cadenza.inferlets.async_calls import cml
+
 PAD = "<|pad|>"
 BEGIN = "<|begin|>"
 END = "<|end|>"
@@ -30,15 +32,37 @@ class Role(StrEnum):
         return f"<|{self.value}|>"
 
 
-SPECIAL_TOKENS: tuple[str, ...] = (PAD, BEGIN, END, *(role.token for role in Role), CALL)
+SPECIAL_TOKENS: tuple[str, ...] = (PAD, BEGIN, END, *(role.token for role in Role), CALL, *cml.RESERVED)
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """What the runtime writes into an assistant's turn, after so many characters of what the assistant says itself."""
+
+    after: int
+    text: str
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn. A call is an assistant's turn whose text begins with `<|call|>`."""
+    """One turn. A call is an assistant's turn whose text begins with `<|call|>`.
+
+    `text` is what its speaker says; `interruptions`, in order of their places, stand in between and are never learnt.
+    """
 
     role: Role
     text: str
+    interruptions: tuple[Interruption, ...] = ()
+
+    @property
+    def written(self) -> str:
+        """The text with the interruptions in it."""
+        parts: list[str] = []
+        done = 0
+        for interruption in self.interruptions:
+            parts += [self.text[done : interruption.after], interruption.text]
+            done = interruption.after
+        return "".join(parts) + self.text[done:]
 
     @property
     def is_call(self) -> bool:
@@ -52,24 +76,13 @@ class Dialogue:
     kind: str
     turns: tuple[Turn, ...]
 
-    def segments(self) -> Iterator[tuple[str, bool]]:
-        """Pieces of the rendered text in order, each with whether the model learns to say it.
-
-        Learnt are the words of the assistant and the `<|end|>` after them; the special tokens between
-        pieces make encoding piece by piece equal to encoding the whole.
-        """
-        yield BEGIN, False
-        for turn in self.turns:
-            yield turn.role.token, False
-            yield turn.text + END, turn.role is Role.ASSISTANT
-
     def render(self) -> str:
         """The whole dialogue as text, equal to what the chat template gives for `messages()`."""
-        return "".join(text for text, _ in self.segments())
+        return BEGIN + "".join(turn.role.token + turn.written + END for turn in self.turns)
 
     def messages(self) -> list[dict[str, str]]:
         """The dialogue as chat messages: `{"role": ..., "content": ...}`."""
-        return [{"role": turn.role.value, "content": turn.text} for turn in self.turns]
+        return [{"role": turn.role.value, "content": turn.written} for turn in self.turns]
 
     def questions(self) -> Iterator[tuple[str, str]]:
         """For each of the assistant's turns: the text before it, ready to be continued, and what it should say."""
@@ -77,8 +90,8 @@ class Dialogue:
         for turn in self.turns:
             before += turn.role.token
             if turn.role is Role.ASSISTANT:
-                yield before, turn.text
-            before += turn.text + END
+                yield before, turn.written
+            before += turn.written + END
 
 
 def system(text: str) -> Turn:

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from train.data import NOT_LEARNT, Batch
 from train.dialogue import BEGIN, END, PAD
@@ -21,7 +22,7 @@ def new_model(tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=256,
-        intermediate_size=512,
+        intermediate_size=384,
         num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -36,12 +37,45 @@ def new_model(tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def load_model(folder: Path) -> LlamaForCausalLM:
+    """The model that `save_model` wrote into this folder, in fp32."""
+    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.train()
+    return model
+
+
 def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy in nats over the learnt tokens of the batch, a scalar; logits are made for these alone."""
-    hidden = model.model(batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state  # [B, L, hidden]
+    """Mean cross-entropy in nats over the learnt tokens of the batch, a scalar."""
     learnt = batch.targets != NOT_LEARNT
-    logits = model.lm_head(hidden[learnt])  # [learnt, vocabulary]
-    return functional.cross_entropy(logits, batch.targets[learnt])
+    return functional.cross_entropy(logits_at(model, batch, learnt), batch.targets[learnt])
+
+
+def logits_at(model: LlamaForCausalLM, batch: Batch, places: torch.Tensor) -> torch.Tensor:
+    """The logits [places, vocabulary] where `places` [B, L] is true. What follows the last layer's attention is
+    computed for these alone: a tenth of the work less than `model(batch.ids)`, with the same result.
+    """
+    *layers, last = model.model.layers
+    hidden = model.model.embed_tokens(batch.ids)  # [B, L, hidden]
+    turn = model.model.rotary_emb(hidden, torch.arange(batch.ids.shape[1])[None])
+    for layer in layers:
+        hidden = layer(hidden, attention_mask=batch.mask, position_embeddings=turn)
+    mixed = attended(last.self_attn, last.input_layernorm(hidden), turn, batch.mask)
+    kept = hidden[places] + last.self_attn.o_proj(mixed[places])
+    kept = kept + last.mlp(last.post_attention_layernorm(kept))
+    logits: torch.Tensor = model.lm_head(model.model.norm(kept))
+    return logits
+
+
+def attended(
+    attention: torch.nn.Module, hidden: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor
+) -> torch.Tensor:
+    """The heads' outputs [B, L, heads * width] before they are projected."""
+    shape = (*hidden.shape[:2], -1, attention.head_dim)
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    query, key, value = (project(hidden).view(shape).transpose(1, 2) for project in projections)
+    query, key = apply_rotary_pos_emb(query, key, *turn)
+    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def save_model(model: LlamaForCausalLM, folder: Path) -> None:

@@ -15,6 +15,9 @@ class Report(Protocol):
 
     def point(self, progress: Progress, part_done: float, loss: float) -> None: ...
 
+    def scores(self, scores: dict[str, float]) -> None:
+        """Of held-out dialogues, by kind."""
+
 
 def line(progress: Progress, loss: float) -> str:
     pace = progress.tokens / max(progress.seconds, 1e-9)
@@ -28,10 +31,17 @@ class Lines:
         print(f"{part_done:6.1%}  {line(progress, loss)}", flush=True)
 
 
+    def scores(self, scores: dict[str, float]) -> None:
+        print("        " + "  ".join(f"{kind} {score:.0%}" for kind, score in scores.items()), flush=True)
+
+
 class Silence:
     """Says nothing: for all workers but the first."""
 
     def point(self, progress: Progress, part_done: float, loss: float) -> None:
+        pass
+
+    def scores(self, scores: dict[str, float]) -> None:
         pass
 
 
@@ -56,5 +66,8 @@ def open_report(wanted: bool) -> Iterator[Report]:
 
             def point(self, progress: Progress, part_done: float, loss: float) -> None:
                 bar.update(task, completed=part_done, description=line(progress, loss))
+
+            def scores(self, scores: dict[str, float]) -> None:
+                bar.console.print("  ".join(f"{kind} {score:.0%}" for kind, score in scores.items()))
 
         yield Bar()

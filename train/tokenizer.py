@@ -2,13 +2,15 @@
 
 A lower-case word takes the space before it along; a capitalised word and a digit never do. So a name, a city or a
 number is the same tokens at the start of a sentence, in the middle of one and inside `weather(...)`: what is
-copied from one place to another stays the same.
+copied from one place to another stays the same. A capitalised word is cut into syllables before anything else, so
+that a name never met is made of tokens that are met everywhere: `Talo` is `Ta` `lo`, `Berlin` is `Ber` `lin`.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,12 +20,20 @@ from train.dialogue import BEGIN, END, PAD, SPECIAL_TOKENS
 from train.tasks import LONG_MIXTURE, MIXTURE, draw_mixed
 from train.world import Split
 
-VOCABULARY_SIZE = 1024
+VOCABULARY_SIZE = 2048
 TRAINING_DIALOGUES = 20_000
 MODEL_MAX_LENGTH = 2048
 PIECES = r"\p{N}|\p{Lu}[\p{L}\p{M}]*| ?[\p{Ll}\p{Lo}\p{Lt}\p{Lm}\p{M}]+|[^\s\p{L}\p{N}]+|\s"
 """Digit · capitalised word · word with its space · signs · one space."""
+SYLLABLES = (
+    r"^ ?[\p{Ll}\p{Lo}\p{Lt}\p{Lm}\p{M}]+|\p{Lu}?[^aeiou\P{L}]{0,2}[aeiou]{1,2}(?:[^aeiou\P{L}](?![aeiou]))?"
+    r"|\p{L}\p{M}*|[^\p{L}]+"
+)
+"""A whole lower-case word · a syllable of a capitalised one · one letter of it · anything else."""
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8").replace("\n", "")
+
+
+SPECIAL = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
 
 
 def training_text(seed: int) -> Iterator[str]:
@@ -32,7 +42,7 @@ def training_text(seed: int) -> Iterator[str]:
     for number in range(TRAINING_DIALOGUES):
         mixture = LONG_MIXTURE if number % 20 == 0 else MIXTURE
         for turn in draw_mixed(source, Split.TRAIN, mixture).turns:
-            yield turn.text
+            yield from SPECIAL.split(turn.written)
 
 
 def train_tokenizer(seed: int) -> Tokenizer:
@@ -41,6 +51,7 @@ def train_tokenizer(seed: int) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(SYLLABLES), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

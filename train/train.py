@@ -18,28 +18,30 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from train.checkpoint import Progress, has_checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from train.data import LONG, SHORT, Batch, pack
 from train.head_start import give_head_start
-from train.model import loss_of, new_model, save_model
+from train.model import load_model, loss_of, new_model, save_model
 from train.muon import Muon
 from train.report import Report, open_report
+from train.sampled import Sample
 from train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from train.workers import Team, open_team, own_place
 
 PEAK_RATE = 2e-3
 FINAL_RATE = 2e-5
-WARM_UP_STEPS = 60
+WARM_UP_STEPS = 30
 WEIGHT_DECAY = 0.05
 MOST_GRADIENT_NORM = 1.0
-ROWS_FROM = ((0.0, 2), (0.1, 4), (0.45, 8))
+ROWS_FROM = ((0.0, 2), (0.08, 4), (0.55, 8))
 """From which part of the run on a worker's short batch has how many rows: small batches learn more a token at first."""
-LONG_FROM = 0.35
+LONG_FROM = 0.4
 """The part of the run after which long batches are mixed in."""
-LONG_SHARE = 0.15
+LONG_SHARE = 0.04
 STEPS_A_POINT = 25
 """The loss is averaged over this many steps for one point of the curve."""
 SECONDS_BETWEEN_CHECKPOINTS = 120.0
+SECONDS_BETWEEN_SAMPLES = 90.0
 
 
 @dataclass
@@ -77,7 +79,7 @@ class Trainer:
         of_step = random.Random(f"{self.progress.seed} {self.progress.step}")
         is_long = self.part_done > LONG_FROM and of_step.random() < LONG_SHARE
         source = random.Random(f"{self.progress.seed} {self.progress.step} {self.team.worker}")
-        reach = 3 + round(9 * min(1.0, self.part_done / LONG_FROM))
+        reach = 5 + round(7 * min(1.0, self.part_done / 0.3))
         rows = next(rows for start, rows in reversed(ROWS_FROM) if self.part_done >= start)
         return pack(self.tokenizer, source, LONG if is_long else replace(SHORT, rows=rows), reach)
 
@@ -106,7 +108,8 @@ class Trainer:
     def run(self, folder: Path, report: Report) -> None:
         """Trains until the time is used up; writes a checkpoint into `folder` now and then, and at the end."""
         losses: list[float] = []
-        saved = time.monotonic()
+        saved = sampled = time.monotonic()
+        sample = Sample(self.tokenizer) if self.team.leads else None
         while self.part_done < 1.0:
             losses.append(self.step())
             if len(losses) == STEPS_A_POINT:
@@ -117,6 +120,11 @@ class Trainer:
             if self.team.leads and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 save_checkpoint(folder, self.model, self.optimizers, self.progress)
                 saved = time.monotonic()
+            if sample and time.monotonic() - sampled > SECONDS_BETWEEN_SAMPLES:
+                self.progress.sampled.append((round(self.progress.seconds, 1), sample.scores(self.model)))
+                report.scores(self.progress.sampled[-1][1])
+                sampled = time.monotonic()
+                self.last = time.process_time()
         if self.team.leads:
             save_checkpoint(folder, self.model, self.optimizers, self.progress)
 
@@ -124,6 +132,7 @@ class Trainer:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
+    parser.add_argument("--start", type=Path, help="folder with a model to go on from, in place of random weights")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
         "--minutes", type=float, default=30.0, help="processor time of each worker, over all resumptions"
@@ -138,12 +147,13 @@ def main() -> None:
     options = arguments()
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoints: Path = options.checkpoints or options.out / "checkpoints"
-    if own_place() == 0 and not has_checkpoint(checkpoints):
-        save_tokenizer(train_tokenizer(options.seed), options.out)
+    if own_place() == 0 and not (options.out / "tokenizer.json").exists():
+        save_tokenizer(load_tokenizer(options.start) if options.start else train_tokenizer(options.seed), options.out)
     with open_team(options.workers) as team, open_report(team.leads) as report:
         tokenizer = load_tokenizer(options.out)
-        model = new_model(tokenizer, options.seed)
-        give_head_start(model)
+        model = load_model(options.start) if options.start else new_model(tokenizer, options.seed)
+        if not options.start:
+            give_head_start(model)
         trainer = Trainer(model, tokenizer, team, options.minutes, Progress(options.seed))
         trainer.progress = load_checkpoint(checkpoints, model, trainer.optimizers) or trainer.progress
         trainer.run(checkpoints, report)

@@ -73,3 +73,17 @@ ACCENTED = listed("á é í ó ú ä ö ü å ø è ñ ç")
 CODAS = listed("n r l s k")
 LETTERS = "eeeeaaaaiiiioooouuulllnnnrrrsssttthhhddccmmppbbffggkkvvwwyyjxzq"
 """Each as often as a name may have it."""
+VERBS = listed("""
+    find book count check send buy sell read list show rent order move copy plan track rate open close fetch save
+    sign print share mark name pay lend hold draw
+""")
+OBJECTS = listed("""
+    hotel table room train flight ticket boat lamp letter parcel meeting invoice report score menu song film game
+    bill bed car bike taxi ferry tour park shop bank farm mill club team class exam course lesson prize medal budget
+    loan contract permit licence patent recipe garden museum concert parade harvest cargo signal sensor server backup
+    archive record channel route market auction
+""")
+ARGUMENTS = listed("""
+    city day hour guest size price page level code weight street floor seat side zone user kind unit door lane month
+    owner host speed depth width length limit grade colour region topic
+""")

@@ -26,16 +26,19 @@ SMOOTHING = 0.3        # weight of the last time in what is expected of the next
 
 @dataclass
 class Tool:
-    """A function by its name. `seconds`: what it is expected to take; None while nothing is known."""
+    """A function by its name. `seconds`: what it is expected to take; None while nothing is known. `parameters`: their
+    names, if the function itself does not say."""
 
     name: str
     function: Callable[..., object]
     seconds: float | None = None
+    parameters: tuple[str, ...] | None = None
 
     @property
     def declared(self) -> str:
         """`find_hotel(guest, nights)`."""
-        return f"{self.name}({', '.join(inspect.signature(self.function).parameters)})"
+        known = inspect.signature(self.function).parameters if self.parameters is None else self.parameters
+        return f"{self.name}({', '.join(known)})"
 
     def took(self, seconds: float) -> None:
         """Learns from a call that has ended."""

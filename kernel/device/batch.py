@@ -22,10 +22,13 @@ the host tier, come in from it, are copied; then the rows are computed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cadenza.kvfs.errors import Unsupported
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -54,6 +57,7 @@ class Batch:
     positions: Int32 = field(default_factory=lambda: _int32(0))                      # [T] for RoPE and for causality
     slots: Int32 = field(default_factory=lambda: _int32(0))                          # [T] where its K and V go
     row_starts: Int32 = field(default_factory=lambda: _int32(1))                     # [R+1] into tokens
+    adapters: Int32 = field(default_factory=lambda: _int32(0))                       # [R] slot, −1: none; or [0]: all
     # What is read. Lengths include the row's own new tokens. The last segment of a row ends where the row ends.
     segment_starts: Int32 = field(default_factory=lambda: _int32(1))                 # [R+1] into segment_tokens
     segment_tokens: Int32 = field(default_factory=lambda: _int32(0))                 # [S] tokens of each segment
@@ -104,6 +108,7 @@ class StepResult:
     probe_values: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
     id_starts: Int32 = field(default_factory=lambda: _int32(1))                      # [Q+1] into probe_ids
     probe_ids: Int32 = field(default_factory=lambda: _int32(0))
+    failed_rows: Int32 = field(default_factory=lambda: _int32(0))                    # whose adapters made no numbers
     seconds: float = 0.0                                                             # what the step took on the device
     error: str = ""
 
@@ -123,6 +128,29 @@ class DeviceFacts:
     vocabulary_size: int
     context_tokens: int
     host_pages: int = 0       # pages of the host tier
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """A device that computes with adapters: `Batch.adapters` names the slots that they are loaded into.
+
+    A row whose adapter makes numbers that are not finite is answered in `failed_rows`; its slots are zero then, and
+    what it sampled means nothing. Other rows are computed as ever.
+    """
+
+    def load_adapter(self, slot: int, directory: Path) -> None:
+        """Reads a `peft` directory; blocks, beside steps on another thread if the caller likes. No step names the slot
+        meanwhile. Raises Invalid for an adapter of another model, and what `read_adapter` raises."""
+
+    def drop_adapter(self, slot: int) -> None:
+        """Idempotent."""
+
+
+def adapting(device: Device) -> Adapting:
+    """Raises Unsupported for a device that computes without adapters."""
+    if not isinstance(device, Adapting):
+        raise Unsupported(f"the device ({device.facts.name}) takes no adapters")
+    return device
 
 
 class Device(Protocol):

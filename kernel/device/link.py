@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult, UInt8
@@ -26,5 +27,12 @@ class DeviceLink(Protocol):
 
     def submit(self, batch: Batch) -> None:
         """Copies the batch out and returns at once. Raises DeviceLost if the device is gone."""
+
+    async def load_adapter(self, slot: int, directory: Path) -> None:
+        """Returns when steps may name the slot, which none does meanwhile. Raises what the device raised, Unsupported
+        if it takes no adapters, DeviceLost."""
+
+    def drop_adapter(self, slot: int) -> None:
+        """After the steps that have been submitted; no later one names it until it is loaded anew."""
 
     def close(self) -> None: ...

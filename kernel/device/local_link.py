@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from cadenza.kernel.device.batch import Batch, Device, DeviceFacts, StepResult, UInt8
+from cadenza.kernel.device.batch import Batch, Device, DeviceFacts, StepResult, UInt8, adapting
 from cadenza.kernel.device.link import Deliver
 from cadenza.kvfs.errors import DeviceLost
 
@@ -55,6 +56,12 @@ class LocalLink:
             loop.call_at(self._idle_at, self._done)
         else:
             loop.call_soon(self._done)
+
+    async def load_adapter(self, slot: int, directory: Path) -> None:
+        adapting(self._device).load_adapter(slot, directory)
+
+    def drop_adapter(self, slot: int) -> None:
+        adapting(self._device).drop_adapter(slot)
 
     def fail(self, reason: str) -> None:
         """As if the device died now: what is under way never comes back, and `lost` is called soon, once."""

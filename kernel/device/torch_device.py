@@ -17,11 +17,15 @@ from cadenza.kernel.device.paged_kv import PagedKv
 from cadenza.kernel.device.probing import probe
 from cadenza.kernel.device.sampling import sample
 from cadenza.kernel.limits import LANES
+from cadenza.kernel.model.adapter import check_shapes, read_adapter
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.decoder import Decoder
 from cadenza.kernel.model.linear import multiplies_bfloat16
+from cadenza.kernel.model.low_rank import NONE, read_maps
 from cadenza.kernel.model.weights import Progress, RandomWeights, StoredWeights, no_progress
 from cadenza.kvfs.errors import Internal, Unsupported
+
+NO_SLOTS = np.zeros(0, np.int32)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -107,7 +111,8 @@ class TorchDevice:
         with torch.inference_mode():
             self._move(batch)
             if len(batch.tokens):
-                self._answer(batch, self._forward(batch), result)
+                slots = np.repeat(batch.adapters, np.diff(batch.row_starts)) if len(batch.adapters) else NO_SLOTS
+                self._answer(batch, self._forward(batch, slots, result), slots, result)
         result.seconds = perf_counter() - started
         return result
 
@@ -134,34 +139,59 @@ class TorchDevice:
         if len(batch.copies):
             self._kv.copy(batch.copies)
 
-    def _forward(self, batch: Batch) -> Tensor:
-        """Hidden states [T, hidden] of the batch's tokens; their K, V and positions are in the pages then."""
+    def load_adapter(self, slot: int, directory: Path) -> None:
+        """See `Adapting`."""
+        adapter = read_adapter(directory)
+        check_shapes(adapter, self._decoder.config)
+        self._decoder.adapters.put(slot, read_maps(adapter, self._decoder.dtype))
+
+    def drop_adapter(self, slot: int) -> None:
+        """Idempotent."""
+        self._decoder.adapters.drop(slot)
+
+    def _forward(self, batch: Batch, slots: Int32, result: StepResult) -> Tensor:
+        """Hidden states [T, hidden] of the batch's tokens; their K, V and positions are in the pages then. `slots`: the
+        adapter of each token, or of none."""
         named = batch.tokens < 0
         tokens = np.where(named, self._lanes[np.where(named, -1 - batch.tokens, 0)], batch.tokens)
         self._kv.positions[batch.slots] = batch.positions
         attention = PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.frequencies)
+        self._decoder.adapters.choose(slots)
         hidden = self._decoder.forward(torch.from_numpy(tokens), torch.from_numpy(batch.positions), attention)
         if not torch.isfinite(hidden).all():
-            self._kv.erase(torch.from_numpy(batch.slots.astype(np.int64)))
-            raise _not_finite(batch.step)
+            self._spare(batch, hidden, np.arange(len(tokens)), result)
         return hidden
 
-    def _answer(self, batch: Batch, hidden: Tensor, result: StepResult) -> None:
+    def _spare(self, batch: Batch, numbers: Tensor, tokens: Int64, result: StepResult) -> None:
+        """Some of `numbers` [N, ·], those of `tokens` [N], are not finite. Where an adapter made them, only its row
+        fails, and its numbers are zero from now on; else the step does. Raises Internal."""
+        broken = tokens[(~torch.isfinite(numbers).all(1)).numpy()]
+        rows = np.unique(np.searchsorted(batch.row_starts, broken, side="right") - 1)
+        if not len(batch.adapters) or bool((batch.adapters[rows] == NONE).any()):
+            self._kv.erase(torch.from_numpy(batch.slots.astype(np.int64)))
+            raise _not_finite(batch.step)
+        theirs = np.isin(np.repeat(np.arange(len(batch.adapters)), np.diff(batch.row_starts)), rows)      # [T]
+        self._kv.erase(torch.from_numpy(batch.slots[theirs].astype(np.int64)))
+        numbers[torch.from_numpy(theirs[tokens])] = 0.0
+        result.failed_rows = np.union1d(result.failed_rows, rows).astype(np.int32)
+
+    def _answer(self, batch: Batch, hidden: Tensor, slots: Int32, result: StepResult) -> None:
         """The head is computed only for tokens that a sampler or a probe looks at, once each."""
         asked, rows = np.unique(np.concatenate((batch.sample_tokens, batch.probe_tokens)), return_inverse=True)
         if not len(asked):
             return
-        logits = self._logits(batch.step, hidden[torch.from_numpy(asked.astype(np.int64))])
+        self._decoder.adapters.choose(slots[asked] if len(slots) else NO_SLOTS)
+        logits = self._logits(batch, hidden[torch.from_numpy(asked.astype(np.int64))], asked, result)
         samples: Int64 = rows[: len(batch.sample_tokens)]
         probe(batch, logits, rows[len(samples) :], result)
         result.tokens = sample(batch, logits, samples)
         remembered = batch.sample_lanes >= 0
         self._lanes[batch.sample_lanes[remembered]] = result.tokens[remembered]
 
-    def _logits(self, step: int, hidden: Tensor) -> Float32:
+    def _logits(self, batch: Batch, hidden: Tensor, asked: Int32, result: StepResult) -> Float32:
         logits = self._decoder.logits(hidden)
         if not torch.isfinite(torch.stack(torch.aminmax(logits))).all():
-            raise _not_finite(step)
+            self._spare(batch, logits, asked.astype(np.int64), result)
         numbers: Float32 = logits.numpy()
         return numbers
 
@@ -170,6 +200,7 @@ class TorchDevice:
         facts, tokens, rows = self.facts, len(batch.tokens), len(batch.row_starts) - 1
         slots = facts.pages * facts.page_tokens
         assert len(batch.positions) == len(batch.slots) == tokens == batch.row_starts[-1], "one of each a token"
+        assert len(batch.adapters) in (0, rows), "one adapter a row, or none at all"
         assert rows == len(batch.contiguous) == len(batch.segment_starts) - 1 == len(batch.visible_starts) - 1, "rows"
         assert len(batch.segment_tokens) == batch.segment_starts[-1] == len(batch.page_starts) - 1, "segments"
         assert _within(batch.tokens, -LANES, facts.vocabulary_size), "a token or lane that does not exist"

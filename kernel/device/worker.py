@@ -5,6 +5,8 @@
     kernel ── map ───────▶ worker        the ring has its size
     kernel ── slot ──────▶ worker        one byte: that slot holds a batch
     kernel ◀─ slot ─────── worker        one byte: that slot is answered
+    kernel ── load, drop ▶ worker        JSON: the number of the request, the adapter's slot, its directory
+    kernel ◀─ loaded ───── worker        JSON: the number, and what went wrong, if anything; at any time
 
 Every arrow is one packet of a socket pair; the end of the stream is the end of the worker.
 """
@@ -17,9 +19,11 @@ import logging
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from cadenza.kernel.device.batch import Device, StepResult
+from cadenza.kernel.device.batch import Device, StepResult, adapting
 from cadenza.kernel.device.kinds import from_json
 from cadenza.kernel.device.shared_memory import Ring, host_tier
 from cadenza.kvfs.errors import CadenzaError
@@ -31,10 +35,32 @@ log = logging.getLogger(__name__)
 
 
 def serve(control: socket.socket, device: Device, ring: Ring) -> None:
-    """Answers every slot, in order, until the other end is closed. A step that fails is answered with its error."""
-    while packet := control.recv(PACKET_BYTES):
-        step(device, ring, packet[0])
-        control.send(packet)
+    """Answers every slot, in order, until the other end is closed. A step that fails is answered with its error.
+    Adapters are loaded beside the steps: no step waits for a disk."""
+    with ThreadPoolExecutor(1) as loader:
+        while packet := control.recv(PACKET_BYTES):
+            if len(packet) == 1:
+                step(device, ring, packet[0])
+                control.send(packet)
+                continue
+            asked = json.loads(packet)
+            if "load" in asked:
+                loader.submit(load, control, device, **asked)
+            else:
+                adapting(device).drop_adapter(asked["drop"])
+
+
+def load(control: socket.socket, device: Device, load: int, slot: int, directory: str) -> None:
+    """One adapter; the kernel is told how that ended."""
+    try:
+        adapting(device).load_adapter(slot, Path(directory))
+    except CadenzaError as error:
+        _tell(control, loaded=load, failed=type(error).__name__, message=error.message[:MESSAGE_CHARACTERS])
+    except Exception as error:  # as in `step`
+        log.exception("an adapter cannot be loaded")
+        _tell(control, loaded=load, failed="Internal", message=f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS])
+    else:
+        _tell(control, loaded=load)
 
 
 def step(device: Device, ring: Ring, slot: int) -> None:

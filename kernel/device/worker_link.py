@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from cadenza.kernel.device.batch import Batch, DeviceFacts, UInt8
 from cadenza.kernel.device.kinds import DeviceConfig, Progress, to_json
@@ -42,6 +44,8 @@ class WorkerLink:
         self._delivered = 0
         self._deliver: Deliver = lambda result: None
         self._lost: Callable[[str], None] = lambda reason: None
+        self._loads = 0
+        self._loading: dict[int, asyncio.Future[None]] = {}
         self._gone = ""
         self._loop.add_reader(control, self._receive)
 
@@ -91,6 +95,18 @@ class WorkerLink:
         with suppress(BrokenPipeError, ConnectionResetError):  # it died just now: the reader is about to learn it
             self._control.send(bytes((slot,)))
 
+    async def load_adapter(self, slot: int, directory: Path) -> None:
+        if self._gone:
+            raise DeviceLost(f"the device is gone: {self._gone}")
+        self._loads += 1
+        done = self._loading[self._loads] = self._loop.create_future()
+        self._ask(load=self._loads, slot=slot, directory=str(directory.absolute()))
+        await done
+
+    def drop_adapter(self, slot: int) -> None:
+        if not self._gone:
+            self._ask(drop=slot)
+
     def close(self) -> None:
         """Ends the worker. Blocks until it has, seconds at the most. Idempotent; `lost` is not called."""
         if not self._gone:
@@ -105,11 +121,27 @@ class WorkerLink:
         if not packet:
             self._lose()
             return
+        if len(packet) > 1:
+            self._end_load(**json.loads(packet))
+            return
         slot = self._delivered % SLOTS
         assert packet[0] == slot, f"slot {packet[0]} is answered, {slot} was due"
         result = self._ring.read_result(slot)
         self._delivered += 1
         self._deliver(result)
+
+    def _ask(self, **message: Any) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._control.send(json.dumps(message).encode())
+
+    def _end_load(self, loaded: int, failed: str = "", message: str = "") -> None:
+        done = self._loading.pop(loaded)
+        if done.done():
+            return                                             # who asked has gone
+        if failed:
+            done.set_exception(_error(failed, message))
+        else:
+            done.set_result(None)
 
     def _lose(self) -> None:
         reason = f"the device process {_ending(self._process)}"
@@ -118,6 +150,9 @@ class WorkerLink:
 
     def _release(self, reason: str) -> None:
         self._gone = reason
+        for done in self._loading.values():
+            if not done.done():
+                done.set_exception(DeviceLost(f"the device is gone: {reason}"))
         self._loop.remove_reader(self._control)
         self._control.close()
         self._ring.close()

@@ -10,7 +10,7 @@ Keys and values are not kept here: attention is a seam. T tokens, H heads, K kv 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cadenza.kernel.model.config import ModelConfig
-from cadenza.kernel.model.linear import linear, stacked_linear
+from cadenza.kernel.model.linear import Linear, linear, stacked_linear
+from cadenza.kernel.model.low_rank import Adapters
 from cadenza.kernel.model.rope import Rotation, frequencies, rotate, rotation
 from cadenza.kernel.model.tensors import EMBEDDING, HEAD
 
@@ -38,9 +39,11 @@ class Decoder:
     def __init__(self, config: ModelConfig, weights: Weights, dtype: torch.dtype) -> None:
         self.config, self.dtype = config, dtype
         self._embedding = weights[EMBEDDING].to(dtype)                              # [V, hidden]
-        self._layers = [Layer(config, number, weights, dtype) for number in range(config.layers)]
+        self.adapters = Adapters()
+        self._layers = [Layer(config, number, weights, dtype, self.adapters) for number in range(config.layers)]
         self._norm = Norm(weights["model.norm.weight"].to(dtype), config.norm_epsilon)
-        self._head = linear(self._embedding if config.tied_embeddings else weights[HEAD].to(dtype))
+        head = linear(self._embedding if config.tied_embeddings else weights[HEAD].to(dtype))
+        self._head = self.adapters.over(head, {HEAD.removesuffix(".weight"): config.vocabulary_size})
         self.frequencies = frequencies(config.rope, config.head_dim)
 
     def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
@@ -59,7 +62,9 @@ class Decoder:
 class Layer:
     """One layer of the decoder."""
 
-    def __init__(self, config: ModelConfig, number: int, weights: Weights, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: ModelConfig, number: int, weights: Weights, dtype: torch.dtype, adapters: Adapters
+    ) -> None:
         prefix = f"model.layers.{number}."
 
         def get(name: str) -> Tensor:
@@ -68,17 +73,21 @@ class Layer:
         def bias(name: str, present: bool) -> Tensor | None:
             return get(f"{name}.bias") if present else None
 
-        c, names = config, [f"self_attn.{x}_proj" for x in "qkv"]
+        def mapped(names: Sequence[str], biased: bool) -> Linear:
+            matrices = [get(f"{name}.weight") for name in names]
+            stacked = stacked_linear(matrices, [bias(name, biased) for name in names])
+            return adapters.over(stacked, {prefix + name: len(m) for name, m in zip(names, matrices, strict=True)})
+
+        c = config
         self._number = number
         self._heads, self._kv_heads, self._head_dim = c.heads, c.kv_heads, c.head_dim
         self._attention_norm = Norm(get("input_layernorm.weight"), c.norm_epsilon)
-        self._qkv = stacked_linear([get(f"{n}.weight") for n in names], [bias(n, c.qkv_bias) for n in names])
+        self._qkv = mapped([f"self_attn.{x}_proj" for x in "qkv"], c.qkv_bias)
         self._head_norm = self._make_head_norm(c, get) if c.qk_norm else None
-        self._output = linear(get("self_attn.o_proj.weight"), bias("self_attn.o_proj", c.output_bias))
+        self._output = mapped(["self_attn.o_proj"], c.output_bias)
         self._mlp_norm = Norm(get("post_attention_layernorm.weight"), c.norm_epsilon)
-        names = ["mlp.gate_proj", "mlp.up_proj"]
-        self._gate_up = stacked_linear([get(f"{n}.weight") for n in names], [bias(n, c.mlp_bias) for n in names])
-        self._down = linear(get("mlp.down_proj.weight"), bias("mlp.down_proj", c.mlp_bias))
+        self._gate_up = mapped(["mlp.gate_proj", "mlp.up_proj"], c.mlp_bias)
+        self._down = mapped(["mlp.down_proj"], c.mlp_bias)
 
     @staticmethod
     def _make_head_norm(c: ModelConfig, get: Callable[[str], Tensor]) -> Norm:

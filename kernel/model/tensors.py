@@ -78,10 +78,11 @@ def _indexed_files(directory: Path) -> list[Path]:
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
     """Every tensor of every file, by its name. Raises as `weight_files` does, and Invalid for a damaged header."""
-    return {name: tensor for file in weight_files(directory) for name, tensor in _file_tensors(file)}
+    return {name: tensor for file in weight_files(directory) for name, tensor in file_tensors(file)}
 
 
-def _file_tensors(file: Path) -> Iterator[tuple[str, StoredTensor]]:
+def file_tensors(file: Path) -> Iterator[tuple[str, StoredTensor]]:
+    """Every tensor of one file, with its name. Raises Invalid for a damaged header."""
     size = file.stat().st_size
     with file.open("rb") as opened:
         length = struct.unpack("<Q", opened.read(8))[0] if size >= 8 else size

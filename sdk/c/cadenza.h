@@ -39,6 +39,7 @@ typedef struct {
 
 typedef struct { float temperature; uint32_t top_k; float top_p, min_p; uint64_t seed; } cadenza_sampler;
 typedef struct { bool present; cadenza_tokens tokens; bool allowed; } cadenza_mask;   /* option<logit-mask> */
+typedef struct { bool present; cadenza_text text; } cadenza_name;                       /* option<string> */
 typedef struct { uint32_t row, first, count; } cadenza_visible;
 typedef struct { uint32_t row; cadenza_sampler sampler; } cadenza_sample;
 enum cadenza_probe_kind { CADENZA_TOP, CADENZA_LOG_PROBABILITIES, CADENZA_ENTROPY, CADENZA_LOGITS };
@@ -60,6 +61,7 @@ typedef struct {                                                         /* reco
   cadenza_mask mask;
   struct { const cadenza_sample *at; size_t count; } samples;
   struct { const cadenza_probe *at; size_t count; } probes;
+  cadenza_name adapter;
 } cadenza_pass;
 typedef struct {
   cadenza_tokens tokens;
@@ -85,6 +87,7 @@ typedef struct {                                                         /* reco
   struct { const cadenza_tokens *at; size_t count; } stop_sequences;
   uint32_t deliver_every;
   struct { const cadenza_state *at; size_t count; } states;
+  cadenza_name adapter;
 } cadenza_run;
 
 typedef struct { cadenza_text text; bool failed, cut; } cadenza_tool_result;
@@ -158,7 +161,7 @@ CADENZA_IMPORT("tools", "request") void cadenza_request(                        
 CADENZA_IMPORT("tools", "take-response") void cadenza_take_response(cadenza_handle call, cadenza_result *answer);
 
 _Static_assert(sizeof(cadenza_result) == 32 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
-_Static_assert(sizeof(cadenza_pass) == 68 && sizeof(cadenza_run) == 104 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");
+_Static_assert(sizeof(cadenza_pass) == 80 && sizeof(cadenza_run) == 120 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");
 _Static_assert(sizeof(cadenza_sample) == 32 && sizeof(cadenza_probe) == 16 && sizeof(cadenza_probe_answer) == 24,
                "the canonical ABI's layout");
 

@@ -1,6 +1,7 @@
 """The client library: `from cadenza.sdk.client import Client`."""
 
 from cadenza.sdk.client.activity import Activity, Load, PageCount, Top
+from cadenza.sdk.client.adapters import Adapter
 from cadenza.sdk.client.attachment import Attachment
 from cadenza.sdk.client.client import DEFAULT_TARGET, Client
 from cadenza.sdk.client.errors import (
@@ -22,6 +23,7 @@ from cadenza.sdk.client.trace import Trace, TraceRecord
 __all__ = [
     "DEFAULT_TARGET",
     "Activity",
+    "Adapter",
     "Attachment",
     "Client",
     "ClientError",

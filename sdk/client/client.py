@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from cadenza.sdk.client.activity import Top
+from cadenza.sdk.client.adapters import Adapters
 from cadenza.sdk.client.connection import Tls, metadata_of, open_channel, repeated
 from cadenza.sdk.client.errors import Invalid, NotFound, translated
 from cadenza.sdk.client.files import Files
@@ -48,6 +49,7 @@ class Client:
         self.timeout = timeout
         self._channel = open_channel(target, key, tls)
         self._metadata = metadata_of(key)
+        self.adapters = Adapters(self._channel, self._metadata, timeout)
         self.files = Files(self._channel, self._metadata, timeout)
         self._images = ImageServiceStub(self._channel)
         self._processes = ProcessServiceStub(self._channel)

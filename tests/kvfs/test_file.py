@@ -134,6 +134,36 @@ def test_one_appender_at_a_time_and_no_fork_of_an_unfinished_file() -> None:
     file.begin_append()
 
 
+def test_what_is_appended_inexactly_stays_so_when_it_is_fed_again() -> None:
+    """A pass that makes room for others cuts the file to where it began, and goes on."""
+    file = filled(PagePool(8, 4), 3)
+    file.begin_append(exact=False)
+    for _ in range(2):
+        file.extend([7, 8], [3, 4])
+        assert not file.exact
+        file.truncate(3)
+        assert file.exact
+    file.end_append()
+    file.begin_append()
+    file.extend([7, 8], [3, 4])
+    assert file.exact
+
+
+def test_a_file_is_exact_under_the_adapter_that_it_was_begun_under() -> None:
+    file = File(PagePool(8, 4), "ada")
+    for adapter, tokens, exact in (("a", 3, True), ("a", 5, True), ("b", 6, False), ("a", 7, False)):
+        file.begin_append(adapter=adapter)
+        file.extend([9] * (tokens - len(file)), list(range(len(file), tokens)))
+        file.end_append()
+        assert (file.adapter, file.exact, file.fork().adapter) == ("a", exact, "a")
+    file.truncate(5)
+    assert file.exact
+    assert File.concat([file, file], "ada").adapter == "a"
+    file.truncate(0)
+    file.begin_append()
+    assert (file.adapter, file.exact) == ("", True)
+
+
 def test_the_page_table_is_not_the_callers_to_write() -> None:
     file = filled(PagePool(8, 4), 3)
     with pytest.raises(ValueError, match="read-only"):

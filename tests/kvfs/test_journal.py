@@ -207,8 +207,9 @@ def test_a_record_is_read_as_it_was_written() -> None:
     parts = (PartRecord(pages, 1, 0, 2, 0, False, tokens, positions),
              PartRecord(pages, 1, 2, 1, -5, True, tokens, positions),
              PartRecord((), 0, 0, 3, 2, False, positions, np.arange(4, 7, dtype=np.int32)))
-    record = FileRecord(7, LAYOUT, naming, False, False, 1, 1 << 62, parts)
+    record = FileRecord(7, LAYOUT, naming, False, False, 1, 1 << 62, parts, "d1")
     found = decode(encode(record))
+    assert found.adapter == "d1"
     assert (found.number, found.naming, found.modified_ns, found.slots) == (7, naming, 1 << 62, {1 << 40, 3})
     for part, expected in zip(found.parts, parts, strict=True):
         assert (part.pages, part.skip, part.first, part.length, part.shift, part.hidden) == (

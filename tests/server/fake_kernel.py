@@ -140,6 +140,7 @@ class FakeProcess:
 
 
 class FakeKernel:
+    adapters = None                          # test_adapters.py has a kernel with adapters
     files = None                             # test_files.py has a kernel with files
 
     def __init__(self) -> None:

@@ -111,6 +111,25 @@ def test_a_call_that_is_given_up_leaves_the_server_as_it_was() -> None:
     run(test())
 
 
+def test_arguments_that_cannot_be_sent_are_refused_and_harm_nobody() -> None:
+    async def test() -> None:
+        deep: object = 1
+        for _ in range(200):
+            deep = [deep]
+        async with servers(f"small={COMMAND}") as tools:
+            for wrong in ({"first": "\ud800"}, {"first": deep}, {"\ud800": 1}):
+                with pytest.raises(Invalid, match="cannot be sent"):
+                    await tools.call("small.add", wrong)
+            for odd in ({"first": float("nan"), "second": 1}, {"first": "one", "second": 1}, {}):
+                assert (await tools.call("small.add", odd)).failed
+            nested: object = 0
+            for _ in range(100):
+                nested = [nested]
+            assert (await tools.call("small.add", {"first": nested, "second": 1})).failed
+            assert (await tools.call("small.add", {"first": 1, "second": 1})).text == "2"
+    run(test())
+
+
 def test_a_server_over_http() -> None:
     async def test() -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:

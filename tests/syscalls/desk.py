@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from cadenza.kernel.batcher import WorkConserving
+from cadenza.kernel.device.batch import Device
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.null_device import NullDevice
 from cadenza.kernel.engine import Engine
@@ -108,8 +109,10 @@ class Desk:
     """Use it as an async context manager: at its end every process is killed, and everything must have come back."""
 
     def __init__(self, *, limits: ProcessLimits | None = None, language: Language | None = None,
-                 patience_seconds: float = 0.0, tools: Tools | None = None, **device: Any) -> None:
-        self.link = LocalLink(NullDevice(**device))
+                 patience_seconds: float = 0.0, tools: Tools | None = None, model: Device | None = None,
+                 **device: Any) -> None:
+        """`model`: a device in place of a NullDevice, which is made of the rest."""
+        self.link = LocalLink(model or NullDevice(**device))
         facts = self.link.facts
         self.files = FileSystem(PagePool(facts.pages, facts.page_tokens), file_limits(facts.page_bytes))
         self.pager = Pager(self.files, Tiers(self.files.pool, facts.host_pages))
@@ -206,10 +209,10 @@ def a_sampler(**more: Any) -> dict[str, Any]:
 
 def a_pass(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "tokens": tokens, "positions": [], "visible": [], "mask": None, "samples": [],
-            "probes": [], **more}
+            "probes": [], "adapter": None, **more}
 
 
 def a_run(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "tokens": tokens, "positions": [], "mask": None, "sampler": a_sampler(),
-            "max_tokens": 4, "stop_tokens": [], "stop_sequences": [], "deliver_every": 1,
+            "max_tokens": 4, "stop_tokens": [], "stop_sequences": [], "deliver_every": 1, "adapter": None,
             "states": [], **more}

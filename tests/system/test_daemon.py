@@ -114,7 +114,8 @@ def test_a_trace_shows_calls_beside_tokens(daemon: Daemon, tmp_path: Path) -> No
                     "    file = cadenza.File.create()\n    run = cadenza.Run(file, [5] * 40, max_tokens=30)\n"
                     "    while run.finish == 'running':\n        await run.take()\n"
                     "    with trace.span('trap'):\n        await asyncio.gather(*calls)\n")
-    daemon.cadenza("run", str(path))
+    daemon.cadenza("run", "--timeline", str(tmp_path / "drawing.svg"), str(path))
+    assert (tmp_path / "drawing.svg").read_text().startswith("<svg")
     seen = json.loads(daemon.cadenza("trace", "1", "--json"))
     records = seen["records"]
     assert (seen["exit"]["ending"], seen["lost"]) == ("finished", 0)

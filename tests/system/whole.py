@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from cadenza.kernel.device.batch import Device
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.null_device import NullDevice
 from cadenza.kernel.kernel import Kernel
@@ -60,9 +61,10 @@ def output(process: Process, kind: str = "output") -> str:
 
 @asynccontextmanager
 async def whole(state: Path, limits: ProcessLimits | None = None, *, allowed: Allowed | None = None,
-                **device: Any) -> AsyncIterator[Whole]:
-    """Recounted at its end: nothing may be left behind."""
-    link = LocalLink(NullDevice(**device))
+                model: Device | None = None, **device: Any) -> AsyncIterator[Whole]:
+    """Recounted at its end: nothing may be left behind. `model`: a device in place of a NullDevice, which is made of
+    the rest."""
+    link = LocalLink(model or NullDevice(**device))
     facts = ModelFacts("null", "0" * 64, link.facts.vocabulary_size, link.facts.context_tokens, (0,), None)
     assembly = Assembly(state, limits=limits or ProcessLimits(), allowed=allowed or Allowed())
     kernel = await assemble(link, Language(facts, None, None), assembly)

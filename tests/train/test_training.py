@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from train.checkpoint import Progress, has_checkpoint, load_checkpoint, save_checkpoint
-from train.data import SHORT, pack
+from train.data import NOT_LEARNT, SHORT, pack
 from train.evaluate import Speaker, held_out_questions
 from train.head_start import give_head_start
-from train.model import loss_of, new_model, save_model
+from train.model import logits_at, loss_of, new_model, save_model
 from train.tokenizer import load_tokenizer
 from train.train import Trainer
 from train.workers import Team
@@ -67,6 +67,15 @@ def test_packing_does_not_change_the_loss(tokenizer: Tokenizer) -> None:
         alone = model(batch.ids[:1, :first]).logits[0]
     torch.testing.assert_close(packed, alone, atol=1e-4, rtol=1e-4)
     assert torch.isfinite(loss_of(model, batch))
+
+
+def test_logits_of_chosen_places_are_the_models(tokenizer: Tokenizer) -> None:
+    model = new_model(tokenizer, 3)
+    batch = pack(tokenizer, random.Random(4), SHORT, 4)
+    places = batch.targets != NOT_LEARNT
+    with torch.no_grad():
+        whole = model(batch.ids, attention_mask=batch.mask).logits[places]
+        torch.testing.assert_close(logits_at(model, batch, places), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_head_start_attends_one_back(tokenizer: Tokenizer) -> None:

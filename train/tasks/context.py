@@ -35,8 +35,17 @@ def absent(scene: Scene) -> Pair:
     return fact.reverse_question() if reversed_question else fact.question(scene.world), UNKNOWN
 
 
+def through_friend(scene: Scene) -> Pair:
+    """Of the friend of somebody: what was told of that friend. There must be one."""
+    friend, fact = scene.world.choice(scene.of_friends())
+    asked = Fact(fact.relation, f"the friend of {friend.value}", fact.value)
+    return asked.question(scene.world), fact.answer()
+
+
 def anything(scene: Scene) -> Pair:
-    """One of the three above."""
+    """One of the above."""
+    if scene.of_friends() and scene.world.chance(0.3):
+        return through_friend(scene)
     form = scene.world.random.random()
     return plain(scene) if form < 0.45 else reverse(scene) if form < 0.75 else absent(scene)
 
@@ -61,6 +70,8 @@ class InContext:
 
     def dialogue(self, world: World) -> Dialogue:
         scene = Scene(world, self.fewest, max(self.fewest, self.most or world.reach))
+        if self.follow_ups and world.chance(0.5):
+            scene.befriend(2)
         question, answer = self.ask(scene)
         question = world.question(question)
         if world.chance(0.4):
@@ -108,9 +119,13 @@ class ThroughFriend:
 
 
 def more_questions(scene: Scene, most: int) -> list[Turn]:
-    """Up to `most` further questions about the scene, each with its answer."""
+    """Up to `most` further questions about the scene, each with its answer; what was answered is not asked again,
+    for that answer could be read off the earlier one."""
     turns: list[Turn] = []
-    for _ in range(scene.world.random.randint(0, most)):
+    given: set[str] = set()
+    for _ in range(scene.world.random.randint(most // 2, most)):
         question, answer = anything(scene)
-        turns += [user(scene.world.question(question)), assistant(answer)]
+        if answer not in given:
+            turns += [user(scene.world.question(question)), assistant(answer)]
+            given |= {answer} - {UNKNOWN}
     return turns

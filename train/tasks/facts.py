@@ -162,6 +162,19 @@ class Scene:
         if world.chance(0.3):
             world.random.shuffle(self.facts)
 
+    def befriend(self, most: int) -> None:
+        """Makes up to `most` people here friends, each of somebody else."""
+        people = [subject.text for subject in self.subjects if subject.relations is PERSON_RELATIONS]
+        for friend in self.world.random.sample(people, min(most, len(people))):
+            place = self.world.random.randint(0, len(self.facts))
+            self.facts.insert(place, Fact(FRIEND, friend, self.world.name()))
+
+    def of_friends(self) -> list[tuple[Fact, Fact]]:
+        """Who is a friend of whom, with each of the other facts about that friend."""
+        friends = [fact for fact in self.facts if fact.relation is FRIEND]
+        others = [fact for fact in self.facts if fact.relation is not FRIEND]
+        return [(friend, fact) for friend in friends for fact in others if fact.subject == friend.subject]
+
     def text(self) -> str:
         """All facts, one short sentence each."""
         return " ".join(fact.statement(self.world) for fact in self.facts)

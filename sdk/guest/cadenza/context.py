@@ -34,10 +34,17 @@ class Context:
     # Invariant, while no pass is under way: what `file` holds is a prefix of `_tokens`.
 
     def __init__(
-        self, file: File | None = None, tokens: Sequence[int] = (), positions: Sequence[int] = ()
+        self,
+        file: File | None = None,
+        tokens: Sequence[int] = (),
+        positions: Sequence[int] = (),
+        *,
+        adapter: str | None = None,
     ) -> None:
         """Empty, or begun: `tokens` are those that `file` holds, which is the context's from now on, and those that
-        are yet to be computed, these at `positions`. What comes later follows the last of them."""
+        are yet to be computed, these at `positions`. What comes later follows the last of them. `adapter`: the name
+        of one of the user's, under which it computes."""
+        self.adapter = adapter
         self.file = file or File.create()
         self._tokens = list(tokens)
         self._positions = list(positions)
@@ -145,7 +152,7 @@ class Context:
         """
         self._idle()
         other = type(self).__new__(type(self))
-        other.file = self.file.fork()
+        other.file, other.adapter = self.file.fork(), self.adapter
         other._tokens, other._chat, other._chat_start = self._tokens[:], self._chat.copy(), self._chat_start
         other._positions, other._placed = self._positions, self._placed
         other._under_way = ""
@@ -168,16 +175,19 @@ class Context:
         stop_tokens: Sequence[int] | None = None,
         mask: Mask | None = None,
         deliver_every: int = 1,
+        adapter: str | None = None,
     ) -> Generation:
         """Lets the model go on: an async iterator of text, `.text()` for all of it. Begins at once, never blocks.
 
         Ends with a stop token (the model's own by default; part of the context, not of the text), with a `stop`
         string (not part of the text), after `max_tokens`, or when the context is full. `deliver_every`: how many
-        tokens come at a time. Raises Invalid when the context is empty, TooLong, NoPages.
+        tokens come at a time. `adapter`: in place of the context's, for what is computed from here on. Raises Invalid
+        when the context is empty, TooLong, NoPages, NotFound.
         """
         ends = model.facts().stop_tokens if stop_tokens is None else frozenset(stop_tokens)
         stops = (stop,) if isinstance(stop, str) else stop
-        run = self._run(max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), deliver_every=deliver_every)
+        run = self._run(max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), deliver_every=deliver_every,
+                        adapter=adapter)
         return Generation(run, self._tokens, self._settled, stops, ends)
 
     def decode(
@@ -190,23 +200,24 @@ class Context:
         mask: Mask | None = None,
         states: Sequence[State] = (),
         deliver_every: int = 1,
+        adapter: str | None = None,
     ) -> Decoding:
         """As `generate`, token by token; `states` say what may be sampled by what was, and when what is put in
         (`interject`) goes in."""
         ends = model.facts().stop_tokens if stop_tokens is None else frozenset(stop_tokens)
         run = self._run(
             max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), stop_sequences=stop_sequences,
-            states=states, deliver_every=deliver_every,
+            states=states, deliver_every=deliver_every, adapter=adapter,
         )  # fmt: skip
         return Decoding(run, self._tokens, self._settled, ends)
 
-    def _run(self, max_tokens: int | None, **options: Any) -> Run:
+    def _run(self, max_tokens: int | None, *, adapter: str | None, **options: Any) -> Run:
         self._write(generate=True)
         pending = self._pending()
         room = max(1, model.facts().context_tokens - len(self._tokens))
         positions = self._positions_of(len(self._tokens) - len(pending), len(pending))
         most = room if max_tokens is None else max_tokens
-        run = Run(self.file, pending, positions=positions, max_tokens=most, **options)
+        run = Run(self.file, pending, positions=positions, max_tokens=most, adapter=adapter or self.adapter, **options)
         self._under_way = "generating"
         return run
 
@@ -301,7 +312,7 @@ class Context:
         self._under_way = "computing"
         try:
             positions = self._positions_of(self.file.status().tokens, len(tokens))
-            return await forward(self.file, tokens, positions=positions, probes=probes)
+            return await forward(self.file, tokens, positions=positions, probes=probes, adapter=self.adapter)
         finally:
             self._under_way = ""
 

@@ -134,11 +134,13 @@ async def forward(
     mask: Mask | None = None,
     samples: Sequence[tuple[int, Sampler]] = (),
     probes: Sequence[tuple[int, Probe]] = (),
+    adapter: str | None = None,
 ) -> Completion:
     """Appends `tokens` (one at least) to `file` in one pass over `reads` and it.
 
     `samples` and `probes` are asked of rows: row 0 is the first of `tokens`, and tells of the token after it.
-    Without `positions` they follow those that are read. Raises Invalid, TooLong, NoPages, Busy, LimitExceeded.
+    Without `positions` they follow those that are read. `adapter`: the name of one of the user's, to compute under.
+    Raises Invalid, TooLong, NoPages, Busy, LimitExceeded, NotFound.
     Cancelled, the pass is too, and `file` holds what it held or all.
     """
     handle = Handle(
@@ -152,6 +154,7 @@ async def forward(
                 mask_of(mask),
                 [kernel.SampleRequest(row, sampler_of(sampler)) for row, sampler in samples],
                 [kernel.ProbeRequest(row, probe_of(probe)) for row, probe in probes],
+                adapter,
             )
         )
     )
@@ -189,9 +192,11 @@ class Run:
         stop_sequences: Sequence[Sequence[int]] = (),
         deliver_every: int = 1,
         states: Sequence[State] = (),
+        adapter: str | None = None,
     ) -> None:
-        """Starts it. Raises Invalid, TooLong, NoPages, Busy, LimitExceeded. `deliver_every`: tokens at a time.
-        `states`: what may be sampled, by what was; the run begins in the first."""
+        """Starts it. Raises Invalid, TooLong, NoPages, Busy, LimitExceeded, NotFound. `deliver_every`: tokens at a
+        time. `states`: what may be sampled, by what was; the run begins in the first. `adapter`: the name of one of
+        the user's, to compute under."""
         self.finish: Finish = "running"
         self.interjected: list[tuple[int, int]] = []
         self.computed_tokens = self.reused_tokens = 0
@@ -209,6 +214,7 @@ class Run:
                     [list(sequence) for sequence in stop_sequences],
                     deliver_every,
                     [state_of(state) for state in states],
+                    adapter,
                 )
             )
         )

@@ -49,6 +49,7 @@ class Row:
     visible: list[tuple[int, int, int]] = field(default_factory=list)
     samples: list[tuple[int, Sampler]] = field(default_factory=list)
     probes: list[tuple[int, Probe]] = field(default_factory=list)
+    adapter: int = -1
 
     @property
     def before(self) -> int:
@@ -112,6 +113,7 @@ class Driver:
             flat["row_starts"].append(len(flat["tokens"]))
             flat["segment_starts"].append(len(flat["segment_tokens"]))
             flat["contiguous"].append(row.contiguous)
+            flat["adapters"].append(row.adapter)
             flat["visible_ranges"] += row.visible
             flat["visible_starts"].append(len(flat["visible_ranges"]))
             for token, sampler in row.samples:
@@ -119,6 +121,8 @@ class Driver:
             for token, probe in row.probes:
                 self._add_probe(flat, first + token, probe)
         flat["copies"] = copies
+        if max(flat["adapters"], default=-1) < 0:
+            flat["adapters"] = []
         return _batch(self._steps, flat)
 
     def answers(self, rows: list[Row], result: StepResult) -> list[Answer]:

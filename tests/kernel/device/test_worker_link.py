@@ -19,6 +19,8 @@ from cadenza.kernel.device.shared_memory import SLOTS, Capacity
 from cadenza.kernel.device.worker_link import WorkerLink
 from cadenza.kernel.limits import LANES, RUN_AHEAD_STEPS
 from cadenza.kvfs.errors import CadenzaError, DeviceLost, Invalid
+from tests.kernel.model.tiny_adapters import save_tiny_adapter
+from tests.kernel.model.tiny_models import save_tiny_model
 
 from .rows import decodes
 
@@ -145,6 +147,33 @@ def test_a_step_that_fails_or_does_not_fit_is_answered_and_the_worker_goes_on() 
         assert kernel.reasons == []
 
     with_worker(main)
+
+
+def test_adapters_are_loaded_beside_steps(tmp_path: Path) -> None:
+    model = save_tiny_model("llama", tmp_path / "model")
+    adapter = save_tiny_adapter(model, tmp_path / "adapter")
+
+    async def main(kernel: Kernel) -> None:
+        loads = [asyncio.ensure_future(kernel.link.load_adapter(slot, directory))
+                 for slot, directory in ((3, adapter.directory), (4, tmp_path / "absent"), (5, adapter.directory))]
+        prompt = decodes(1, [7], [0])
+        assert (await kernel.answer(prompt)).tokens.tolist() == model.greedy([7], 1)
+        outcomes = await asyncio.gather(*loads, return_exceptions=True)
+        assert [type(outcome).__name__ for outcome in outcomes] == ["NoneType", "NotFound", "NoneType"]
+        kernel.link.drop_adapter(3)
+        for slot, error in ((5, ""), (3, "KeyError")):
+            prompt = decodes(2, [7], [0])
+            prompt.adapters = np.array([slot], np.int32)
+            answer = await kernel.answer(prompt)
+            assert error in answer.error
+            assert error or answer.tokens.tolist() == adapter.greedy([7], 1)
+        late = asyncio.ensure_future(kernel.link.load_adapter(6, adapter.directory))
+        await asyncio.sleep(0)
+        kernel.link.close()
+        with pytest.raises(DeviceLost):
+            await late
+
+    with_worker(main, TorchConfig(pages=8, directory=str(model.directory), threads=1))
 
 
 def test_nothing_is_pickled() -> None:

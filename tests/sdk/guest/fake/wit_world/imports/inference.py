@@ -19,11 +19,11 @@ Sampler = record("Sampler", "temperature top_k top_p min_p seed")
 LogitMask = record("LogitMask", "tokens allowed")
 SampleRequest = record("SampleRequest", "row sampler")
 ProbeRequest = record("ProbeRequest", "row probe")
-Pass = record("Pass", "file reads tokens positions visible mask samples probes")
+Pass = record("Pass", "file reads tokens positions visible mask samples probes adapter")
 TopTokens = record("TopTokens", "tokens log_probabilities tail")
 PassCompletion = record("PassCompletion", "tokens probes computed_tokens reused_tokens")
 Run = record(
-    "Run", "file reads tokens positions mask sampler max_tokens stop_tokens stop_sequences deliver_every states"
+    "Run", "file reads tokens positions mask sampler max_tokens stop_tokens stop_sequences deliver_every states adapter"
 )
 Move = record("Move", "token state")
 State = record("State", "mask moves otherwise open")
