@@ -189,7 +189,7 @@ def slowly_repeated(tokens: Sequence[int], breakers: Sequence[int] = ()) -> dict
         length = 0
         while length < at and tokens[at - 1 - length] == tokens[-1 - length] not in breakers:
             length += 1
-        if length:
+        if length and tokens[at] not in breakers:
             found[tokens[at]] = max(length, found.get(tokens[at], 0))
     return found
 

@@ -1,6 +1,6 @@
 """Classifier-free guidance: further in the direction in which the prompt moves the logits.
 
-Source: Sanchez et al., "Stay on topic with Classifier-Free Guidance", arXiv 2306.17806, section 3.
+Source: Sanchez et al., "Stay on topic with Classifier-Free Guidance", arXiv 2306.17806, section 2.
 Arguments: `guidance` (1.5): 1 is the model itself, 0 is the model without the prompt. `negative`, a text that stands in
 the prompt's place on the other side (the prompt's last token). `min_p` (0.02), of what comes out.
 

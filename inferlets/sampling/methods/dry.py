@@ -22,7 +22,8 @@ BREAKERS = ("\n", ":", '"', "*")
 
 
 def repeated(tokens: Sequence[int], breakers: Collection[int] = ()) -> dict[int, int]:
-    """For each token that has followed what the text ends with: how long what it followed was, at the longest."""
+    """For each token that has followed what the text ends with: how long what it followed was, at the longest. No
+    breaker is among them."""
     # Backwards, the end of the text is a prefix, and the Z function says how much of it begins at each place.
     back = [-1 - at if token in breakers else token for at, token in enumerate(reversed(tokens))]
     lengths, found = [0] * len(back), dict[int, int]()
@@ -36,7 +37,7 @@ def repeated(tokens: Sequence[int], breakers: Collection[int] = ()) -> dict[int,
         lengths[at] = length
         token = tokens[len(back) - at]              # the one after it
         found[token] = max(length, found.get(token, 0))
-    return {token: length for token, length in found.items() if length}
+    return {token: length for token, length in found.items() if length and token not in breakers}
 
 
 def penalty(length: int, multiplier: float, base: float, allowed: int) -> float:

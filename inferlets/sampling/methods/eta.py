@@ -1,7 +1,8 @@
 """Eta sampling: a cut-off on probabilities, lower where the model is unsure.
 
-Source: Hewitt et al., "Truncation Sampling as Language Model Desmoothing", arXiv 2210.15191, section 4.
-Arguments: `epsilon` (0.002; the paper has 0.0003 to 0.004).
+Source: Hewitt et al., "Truncation Sampling as Language Model Desmoothing", arXiv 2210.15191 (the definition of
+eta-sampling).
+Arguments: `epsilon` (0.002; 0.0003 to 0.004 are usual).
 
 Asks for the likeliest tokens and the entropy: exact as soon as the last of them is below the cut-off; else it looks at
 more.

@@ -1,6 +1,6 @@
 """A watermark: after each token some tokens are green, and these are favoured. Who has the key counts them.
 
-Source: Kirchenbauer et al., "A Watermark for Large Language Models", arXiv 2301.10226, section 3 (algorithm 2, the soft
+Source: Kirchenbauer et al., "A Watermark for Large Language Models", arXiv 2301.10226, section 4 (algorithm 2, the soft
 watermark; equation 3, the detector). There the vocabulary is shuffled and cut; here each token is green by a hash of
 its own, so that the likeliest ones can be coloured alone: a share `gamma` of tokens is green on the average.
 Arguments: `key` ("cadenza"). `gamma`, the share of green tokens (0.25). `delta`, what is added to their logits (2).

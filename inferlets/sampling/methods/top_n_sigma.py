@@ -1,6 +1,6 @@
 """Top-n-sigma: the tokens whose logit is within n standard deviations of the greatest one.
 
-Source: Tang et al., "Top-nσ: Not All Logits Are You Need", arXiv 2411.07641, section 3.
+Source: Tang et al., "Top-nσ: Not All Logits Are You Need", arXiv 2411.07641, algorithm 1.
 Arguments: `n` (1).
 
 The deviation is that of all logits, so all of them are asked for. The temperature does not change what is kept.

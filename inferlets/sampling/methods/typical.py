@@ -1,6 +1,6 @@
 """Typical sampling: the tokens whose surprisal is nearest to what is expected, the entropy.
 
-Source: Meister et al., "Locally Typical Sampling", arXiv 2202.00666, section 4.
+Source: Meister et al., "Locally Typical Sampling", arXiv 2202.00666 (the truncation set of locally typical sampling).
 Arguments: `mass`, the probability that is kept (0.95).
 
 Asks for the likeliest tokens and the entropy: exact as soon as all that is nearer to the entropy than what was not
