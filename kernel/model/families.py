@@ -43,7 +43,7 @@ IDLE = frozenset((
     "torchscript", "chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "problem_type",
     "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "max_length", "min_length",
     "do_sample", "temperature", "top_k", "top_p", "num_beams", "task_specific_params", "tokenizer_class", "prefix",
-    "finetuning_task",
+    "finetuning_task", "max_sequence_length", "attn_implementation", "unsloth_fixed", "unsloth_version",
 ))  # fmt: skip
 
 
@@ -208,10 +208,12 @@ FAMILIES = {
     "mistral": Family("MistralForCausalLM", _mistral, "sliding_window"),
     "qwen2": Family("Qwen2ForCausalLM", _qwen2, "use_sliding_window sliding_window max_window_layers"),
     "qwen3": Family("Qwen3ForCausalLM", _qwen3, "attention_bias use_sliding_window sliding_window max_window_layers"),
-    "gemma2": Family("Gemma2ForCausalLM", _gemma2, GEMMA_FIELDS, "gelu_pytorch_tanh", tied=True),
+    "gemma2": Family("Gemma2ForCausalLM", _gemma2, f"{GEMMA_FIELDS} sliding_window_size", "gelu_pytorch_tanh",
+                     tied=True),
     "gemma3_text": Family("Gemma3ForCausalLM", _gemma3, f"{GEMMA_FIELDS} rope_local_base_freq sliding_window_pattern",
                           "gelu_pytorch_tanh", tied=True),
-    "phi3": Family("Phi3ForCausalLM", _phi3, "sliding_window original_max_position_embeddings", epsilon=1e-5),
+    "phi3": Family("Phi3ForCausalLM", _phi3, "sliding_window original_max_position_embeddings full_attn_mod "
+                   "interpolate_factor", epsilon=1e-5),
     "olmo2": Family("Olmo2ForCausalLM", _olmo2, "attention_bias", epsilon=1e-5),
     "qwen3_moe": Family("Qwen3MoeForCausalLM", _qwen3_moe, "attention_bias use_sliding_window sliding_window "
                         "num_experts num_local_experts num_experts_per_tok moe_intermediate_size norm_topk_prob "

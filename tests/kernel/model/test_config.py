@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cadenza.kernel.model.config import ModelConfig
+from cadenza.kernel.model.experts_config import ExpertsConfig
 from cadenza.kernel.model.families import FAMILIES
 from cadenza.kernel.model.rope_config import RopeConfig
 from cadenza.kvfs.errors import CadenzaError, Invalid, NotFound, Unsupported
@@ -119,6 +120,18 @@ def test_what_the_first_directories_of_a_family_spell_otherwise() -> None:
     gemma3 = ModelConfig.from_mapping({**GEMMA3, **old, "sliding_window": 512, "sliding_window_pattern": 6})
     assert gemma3.windows == (512, 512, 512, 512, 512, 0, 512)
     assert (gemma3.rope, gemma3.window_rope) == (RopeConfig(1e6, "linear", 8.0), RopeConfig(1e4))
+
+
+def test_the_experts_of_each_form() -> None:
+    moe = {**LLAMA, "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": 8,
+           "num_experts_per_tok": 2, "moe_intermediate_size": 24, "decoder_sparse_step": 2, "norm_topk_prob": True}
+    plain, clamped = ModelConfig.from_mapping(moe), ModelConfig.from_mapping({**GPT_OSS, "num_local_experts": 4})
+    assert [plain.has_experts(layer) for layer in range(3)] == [False, True, False]
+    assert plain.experts == ExpertsConfig(8, 2, 24, renormalised=True, layers=(1,))
+    assert clamped.experts == ExpertsConfig(4, 4, 96, renormalised=True, layers=(0, 1, 2), clamped=True)
+    assert (clamped.windows, clamped.qkv_bias, clamped.sinks) == ((128, 0, 128), True, True)
+    with pytest.raises(Invalid, match="num_experts_per_tok is 9 of 8 experts"):
+        ModelConfig.from_mapping({**moe, "num_experts_per_tok": 9})
 
 
 def test_longrope_serves_its_original_context() -> None:
