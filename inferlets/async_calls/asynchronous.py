@@ -82,10 +82,9 @@ class Asynchronous:
 
     def interrupt(self, identity: str, value: str) -> None:
         """Somebody says something: the user, a timer, another program. Never blocks."""
-        assert self._speech is not None, "nobody is speaking"
         trace.instant(identity, value)
-        self._speech.tell(written_interrupt(identity, value))
-        self._came.set()
+        self._tell_held()
+        self._tell(identity, value)
 
     def cancel(self, identity: str) -> bool:
         """Ends the call of this id; the model is told. Answers whether there was one."""
@@ -144,18 +143,18 @@ class Asynchronous:
     def _returned(self, job: Job) -> None:
         if job.id is None or self._speech is None or self._executor is None:
             return
-        if self._speech.pause and self._resume == "all":
-            self._held.append(job)
-            if any(other.id is not None for other in self._executor.pending):
-                return
-            for held in self._held:
-                self._tell(held.id or "", held.value or "")
-            self._held = []
-        else:
-            self._tell(job.id, job.value or "")
+        self._held.append(job)
+        others = any(other.id is not None for other in self._executor.pending)
+        if not (self._speech.pause and self._resume == "all" and others):
+            self._tell_held()
+
+    def _tell_held(self) -> None:
+        held, self._held = self._held, []
+        for job in held:
+            self._tell(job.id or "", job.value or "")
 
     def _tell(self, identity: str, value: str) -> None:
-        assert self._speech is not None
+        assert self._speech is not None, "nobody is speaking"
         self._speech.tell(written_interrupt(identity, value))
         self._came.set()
 

@@ -9,7 +9,7 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -34,6 +34,8 @@ ENDS = ("<|begin|>", "<|end|>")
 TEMPLATE = "{%- for message in messages -%}{{- message['content'] -}}{%- endfor -%}"
 INTERRUPT = re.compile(re.escape(INTR) + ".*?" + re.escape(END), re.DOTALL)
 STEP_MS = 8.0
+Script = Callable[[str], str]
+"""What follows, after the text behind the question mark: its first token is said."""
 LIKELY = {
     State.OUTSIDE: [CALL] * 14 + [*"aaabbb"] + [TRAP] * 3 + [ENDS[1]],
     State.OPENED: [HEAD] * 8 + [*"abcdefgh "] + [END],
@@ -59,8 +61,8 @@ class Babbler:
     """What it says is a hash of all before it. With reserved tokens it does not care for the grammar: masks must; as
     text it keeps it, since nothing else does."""
 
-    def __init__(self, words: Language, *, reserved: bool, pages: int = 8192) -> None:
-        self._words, self._reserved = words, reserved
+    def __init__(self, words: Language, *, reserved: bool, script: Script | None = None, pages: int = 8192) -> None:
+        self._words, self._reserved, self._script = words, reserved, script
         self._size = words.facts.vocabulary_size
         self._null = NullDevice(pages=pages, vocabulary_size=self._size, cost=CostModel(fixed_ms=STEP_MS))
         self._lanes = np.zeros(LANES, np.int32)
@@ -100,6 +102,10 @@ class Babbler:
         return token
 
     def _next(self, seen: Int32) -> int:
+        if self._script is not None:
+            said = self._words._need_tokenizer().decode(seen.tolist(), True).partition("?")[2]
+            follows = self._script(said)
+            return self._encode(follows, self._reserved or follows == ENDS[1])
         number = int.from_bytes(hashlib.blake2b(seen.tobytes(), digest_size=8).digest(), "little")
         if self._reserved and number % 16 == 0:
             return self._encode(RESERVED[number // 16 % len(RESERVED)], True)
@@ -143,11 +149,12 @@ def prepare() -> None:
 
 
 @asynccontextmanager
-async def babbling(*, reserved: bool) -> AsyncIterator[Kernel]:
-    """A kernel beside the babbler; nothing is left of it at the end."""
+async def babbling(*, reserved: bool, script: Script | None = None) -> AsyncIterator[Kernel]:
+    """A kernel beside the babbler, or one who keeps to a script; nothing is left of it at the end."""
     words = language(reserved=reserved)
+    link = LocalLink(Babbler(words, reserved=reserved, script=script))
     with tempfile.TemporaryDirectory() as state:
-        kernel = await assemble(LocalLink(Babbler(words, reserved=reserved)), words, Assembly(Path(state)))
+        kernel = await assemble(link, words, Assembly(Path(state)))
         try:
             yield kernel
         finally:
