@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cadenza.kernel.limits import PROCESSES
 from cadenza.kvfs.errors import CadenzaError
 from cadenza.server.invocation import FAILURE, Json, invocation
-from cadenza.server.options import default_cache
+from cadenza.server.options import ServeOptions, default_cache
+
+if TYPE_CHECKING:
+    from cadenza.kernel.model.facts import ModelReport
 
 LEAST_PYTHON = (3, 11)
 MAPS_PER_PROCESS = 4                        # memory maps of one living guest
@@ -58,7 +61,7 @@ def examine(model: str | None) -> Iterator[Finding]:
     yield _interpreter(default_cache() / "python.wasm")
     yield _device()
     yield _maps(MAX_MAP_COUNT)
-    yield _model(model)
+    yield from _model(model)
 
 
 def _python() -> Finding:
@@ -123,18 +126,40 @@ def _maps(path: Path) -> Finding:
     return Finding("vm.max_map_count", "ok", str(found))
 
 
-def _model(model: str | None) -> Finding:
+def _model(model: str | None) -> Iterator[Finding]:
+    """Whether it can be served, and if so what that costs."""
     from cadenza.kernel.model.directory import resolve_directory
     from cadenza.kernel.model.facts import describe
+    from cadenza.server.model_memory import available_bytes
 
     try:
         report = describe(resolve_directory(model, _refuse_download))
     except CadenzaError as error:
-        return Finding("model", "fault", error.message, "name a directory with config.json and safetensors")
+        yield Finding("model", "fault", error.message, "name a directory with config.json and safetensors")
+        return
     if report.problems:
-        return Finding("model", "fault", f"{report.directory}: {'; '.join(report.problems)}", "download it again")
+        remedy = "mend what is named, download it again, or choose a model that is supported"
+        yield Finding("model", "fault", f"{report.directory}: {'; '.join(report.problems)}", remedy)
+        return
     detail = f"{report.directory}: {report.family}, {report.parameters / 1e6:.1f} M parameters"
-    return Finding("model", "ok", f"{detail}, context {report.context_tokens} tokens")
+    yield Finding("model", "ok", f"{detail}, context {report.context_tokens} tokens")
+    yield _memory(report, available_bytes())
+
+
+def _memory(report: ModelReport, available: int | None) -> Finding:
+    """`available`: bytes, or None if unknown."""
+    from cadenza.server.model_memory import model_memory
+
+    try:
+        memory = model_memory(report, ServeOptions())
+    except CadenzaError as error:
+        return Finding("model memory", "fault", error.message, "choose other sizes: --kv-gib, --page-tokens")
+    if available is None or memory.total_bytes <= available:
+        return Finding("model memory", "ok", str(memory))
+    fits = memory.weight_bytes + memory.page_bytes <= available
+    remedy = "serve with less --kv-gib and --host-gib" if fits else "choose a smaller model, or a larger machine"
+    found = f"{memory}, and {available >> 20} MiB are available"
+    return Finding("model memory", "warning" if fits else "fault", found, remedy)
 
 
 def _refuse_download(hub_id: str) -> str:

@@ -155,7 +155,7 @@ class TorchDevice:
         named = batch.tokens < 0
         tokens = np.where(named, self._lanes[np.where(named, -1 - batch.tokens, 0)], batch.tokens)
         self._kv.positions[batch.slots] = batch.positions
-        attention = PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.frequencies)
+        attention = PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.sights)
         self._decoder.adapters.choose(slots)
         hidden = self._decoder.forward(torch.from_numpy(tokens), torch.from_numpy(batch.positions), attention)
         if not torch.isfinite(hidden).all():

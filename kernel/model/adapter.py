@@ -25,8 +25,8 @@ from cadenza.kvfs.errors import Invalid, LimitExceeded, NotFound, Unsupported
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_PICKLED = "adapter_model.bin"
-SUPPORTED = ("LoRA of `peft` on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj and lm_head, with r, "
-             "lora_alpha and use_rslora")
+SUPPORTED = ("LoRA of `peft` on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj (or qkv_proj and "
+             "gate_up_proj) and lm_head, not on experts or their router, with r, lora_alpha and use_rslora")
 
 # Settings that say how it was trained, or where the tensors' names say the same: any value of them will do.
 _TOLD = frozenset((
@@ -37,7 +37,8 @@ _TOLD = frozenset((
 # These beginnings change the weights of the model itself, which we do not.
 _CHANGE_THE_MODEL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
-_NAME = re.compile(r"base_model\.model\.(model\.layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)"
+_NAME = re.compile(r"base_model\.model\.(model\.layers\.\d+\.(?:self_attn\.(?:[qkvo]|qkv)_proj"
+                   r"|mlp\.(?:gate|up|down|gate_up)_proj)"
                    r"|lm_head)\.lora_([AB])\.weight")
 
 

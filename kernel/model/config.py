@@ -1,12 +1,4 @@
-"""What a model is made of, read from an unmodified Hugging Face `config.json`: no torch.
-
-Three families are known. They differ in four facts, and the decoder sees the facts, not the names:
-
-    family   q/k/v bias         o bias             q/k norm   MLP bias
-    llama    attention_bias     attention_bias     no         mlp_bias
-    qwen2    yes                no                 no         no
-    qwen3    attention_bias     attention_bias     yes        no
-"""
+"""What a model is made of, read from an unmodified Hugging Face `config.json`: no torch. See families.py."""
 
 from __future__ import annotations
 
@@ -16,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cadenza.kernel.model.rope_config import RopeConfig
+from cadenza.kernel.model.experts_config import ExpertsConfig
+from cadenza.kernel.model.families import FAMILIES, Facts, Family, unknown_fields
+from cadenza.kernel.model.rope_config import RopeConfig, rotated_width
 from cadenza.kernel.model.settings import Settings, read_json
 from cadenza.kvfs.errors import Invalid, Unsupported
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -43,8 +37,22 @@ class ModelConfig:
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = False
-    dtype: str = "float32"    # in which the weights were saved
+    qk_norm: bool = False               # of each head, or, with the next, over all heads at once
+    whole_qk_norm: bool = False
+    dtype: str = "float32"              # in which the weights were saved
+    activation: str = "silu"            # one of the values of ACTIVATIONS
+    windows: tuple[int, ...] = ()       # of each layer: how many positions it reads up to its own; 0, or (): all
+    window_rope: RopeConfig | None = None   # of layers with a window, where it is another
+    norm_before: bool = True            # attention and MLP
+    norm_after: bool = False            # what they answer, before it is added
+    norm_offset: float = 0.0            # added to the weights of norms
+    embedding_scale: float = 1.0
+    query_scale: float = 1.0            # of queries, beside 1/√(head dim)
+    attention_cap: float = 0.0          # scores are cap · tanh(score / cap); 0 is no cap
+    logit_cap: float = 0.0
+    sinks: bool = False                 # a score of each head's that is in the sum of weights, and reads nothing
+    fused: bool = False                 # q, k, v are stored as one map, and gate and up
+    experts: ExpertsConfig | None = None
 
     @classmethod
     def from_directory(cls, directory: Path) -> ModelConfig:
@@ -59,30 +67,29 @@ class ModelConfig:
     def from_mapping(cls, raw: Mapping[str, Any], name: str = "config.json") -> ModelConfig:
         """The same from what `config.json` holds; `name` is how errors call it."""
         settings = Settings(raw, name)
-        family = _family(settings)
-        _refuse_unknown_features(settings)
+        name_of_family, family = _family(settings)
+        _refuse_unknown(settings, family)
         hidden, heads = settings.whole("hidden_size"), settings.whole("num_attention_heads")
-        head_dim = settings.whole("head_dim", max(hidden // heads, 1))
-        bias = family == "qwen2" or settings.flag("attention_bias", False)
-        config = cls(
-            family=family,
-            layers=settings.whole("num_hidden_layers"),
-            hidden=hidden,
-            intermediate=settings.whole("intermediate_size"),
-            heads=heads,
-            kv_heads=settings.whole("num_key_value_heads", heads),
-            head_dim=head_dim,
-            vocabulary_size=settings.whole("vocab_size"),
-            context_tokens=settings.whole("max_position_embeddings"),
-            norm_epsilon=settings.positive("rms_norm_eps", 1e-6),
-            rope=RopeConfig.from_settings(settings),
-            tied_embeddings=settings.flag("tie_word_embeddings", False),
-            qkv_bias=bias,
-            output_bias=bias and family != "qwen2",
-            mlp_bias=family == "llama" and settings.flag("mlp_bias", False),
-            qk_norm=family == "qwen3",
-            dtype=_dtype(settings),
-        )
+        facts: Facts = {
+            "family": name_of_family,
+            "layers": settings.whole("num_hidden_layers"),
+            "hidden": hidden,
+            "intermediate": settings.whole("intermediate_size"),
+            "heads": heads,
+            "kv_heads": settings.whole("num_key_value_heads", heads),
+            "head_dim": settings.whole("head_dim", max(hidden // heads, 1)),
+            "vocabulary_size": settings.whole("vocab_size"),
+            "norm_epsilon": settings.positive("rms_norm_eps", family.epsilon),
+            "tied_embeddings": settings.flag("tie_word_embeddings", family.tied),
+            "activation": _activation(settings, family),
+            "dtype": _dtype(settings),
+            **family.facts(settings),
+        }
+        rope = facts.get("rope") or RopeConfig.from_settings(settings)
+        context = settings.whole("max_position_embeddings")
+        if rope.kind == "longrope":
+            context = min(context, rope.original_context_tokens)
+        config = cls(**{**facts, "rope": rope, "context_tokens": context})
         config._check(name)
         return config
 
@@ -98,37 +105,66 @@ class ModelConfig:
         """The same text for the same computation, however `config.json` spelled it."""
         return json.dumps(asdict(self), sort_keys=True)
 
+    def window(self, layer: int) -> int:
+        """How many positions that layer reads, up to its own; 0 for all."""
+        return self.windows[layer] if self.windows else 0
+
+    def has_experts(self, layer: int) -> bool:
+        return self.experts is not None and layer in self.experts.layers
+
     def _check(self, name: str) -> None:
         if self.heads % self.kv_heads:
             raise Invalid(
                 f"{name}: num_key_value_heads {self.kv_heads} does not divide num_attention_heads {self.heads}",
                 field="num_key_value_heads",
             )
-        if self.head_dim % 2:
+        if self.head_dim % 2 or rotated_width(self.rope, self.head_dim) % 2:
             raise Invalid(f"{name}: head_dim is {self.head_dim}; rotary positions need an even one", field="head_dim")
+        if self.rope.rotated != 1 and self.family != "phi3":
+            raise Unsupported(f"{name}: partial_rotary_factor is not supported for {self.family}; whole heads rotate")
+        if self.rope.pair_factors and len(self.rope.pair_factors) * 2 != rotated_width(self.rope, self.head_dim):
+            raise Invalid(f"{name}: short_factor has {len(self.rope.pair_factors)} numbers; a head has "
+                          f"{rotated_width(self.rope, self.head_dim) // 2} pairs", field="short_factor")
+        if self.experts is not None and self.experts.chosen > self.experts.count:
+            raise Invalid(f"{name}: num_experts_per_tok is {self.experts.chosen} of {self.experts.count} experts",
+                          field="num_experts_per_tok")
 
 
-def _family(settings: Settings) -> str:
-    family = settings.text("model_type", "")
-    architectures = settings.raw.get("architectures") or [ARCHITECTURES.get(family, family or "none")]
-    known = f"{settings.name}: this decoder knows {', '.join(ARCHITECTURES.values())}"
-    if family not in ARCHITECTURES:
-        raise Unsupported(f"{known}; the model is {architectures[0]} (model_type {family or 'absent'!r})")
-    if architectures[0] != ARCHITECTURES[family]:
-        raise Unsupported(f"{known}; the model is {architectures[0]}")
-    return family
+def _family(settings: Settings) -> tuple[str, Family]:
+    name = settings.text("model_type", "")
+    architectures = {family.architecture for family in FAMILIES.values()}
+    known = f"{settings.name}: this decoder knows {', '.join(sorted(architectures))}"
+    family = FAMILIES.get(name)
+    found = (settings.raw.get("architectures") or [family.architecture if family else name or "none"])[0]
+    if family is None:
+        raise Unsupported(f"{known}; the model is {found} (model_type {name or 'absent'!r})")
+    if found != family.architecture:
+        raise Unsupported(f"{known}; the model is {found}")
+    return name, family
 
 
-def _refuse_unknown_features(settings: Settings) -> None:
+def _refuse_unknown(settings: Settings, family: Family) -> None:
     """What would change the numbers if it were passed over."""
-    activation = settings.text("hidden_act", "silu")
-    if activation not in ("silu", "swish"):
-        raise Unsupported(f"{settings.name}: hidden_act {activation!r} is not supported; silu is")
-    if settings.raw.get("quantization_config"):
-        raise Unsupported(f"{settings.name}: quantized weights (quantization_config) are not supported")
-    layer_types = set(settings.raw.get("layer_types") or ["full_attention"])
-    if layer_types != {"full_attention"} or settings.flag("use_sliding_window", False):
-        raise Unsupported(f"{settings.name}: sliding-window attention is not supported; only full attention is")
+    quantized = settings.raw.get("quantization_config")
+    if quantized:
+        method = str(quantized.get("quant_method", "")) if isinstance(quantized, Mapping) else ""
+        way = "; load it with transformers and Mxfp4Config(dequantize=True) and save that" if method == "mxfp4" else ""
+        fault = f"quantized weights (quantization_config {method}".rstrip() + f") are not supported{way}"
+        raise Unsupported(f"{settings.name}: {fault}")
+    unknown = unknown_fields(settings, family)
+    if unknown:
+        named = ", ".join(f"{name} ({settings.raw[name]!r})" for name in unknown[:4])
+        raise Unsupported(f"{settings.name}: {named} of {family.architecture} may change what is computed, and is not "
+                          "supported; if it changes nothing, set it to null")
+
+
+def _activation(settings: Settings, family: Family) -> str:
+    """Where a family has both names, the longer one counts."""
+    named = settings.text("hidden_activation", settings.text("hidden_act", family.activation))
+    if named not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise Unsupported(f"{settings.name}: hidden_act {named!r} is not supported; {known} are")
+    return ACTIVATIONS[named]
 
 
 def _dtype(settings: Settings) -> str:

@@ -8,22 +8,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cadenza.kernel.model.rope_config import RopeConfig
+from cadenza.kernel.model.rope_config import RopeConfig, rotated_width
 
 
 class Rotation(NamedTuple):
-    """The angles of T positions: cosine and sine, [T, 1, head dim / 2] each."""
+    """The angles of T positions: cosine and sine, [T, 1, rotated values of a head / 2] each."""
 
     cosine: Tensor
     sine: Tensor
 
 
 def frequencies(config: RopeConfig, head_dim: int) -> Tensor:
-    """Radians per position of each pair of values, float32 [head dim / 2]."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    plain = 1.0 / (config.theta**exponents)
+    """Radians per position of each pair of values, float32 [rotated values of a head / 2]."""
+    width = rotated_width(config, head_dim)
+    plain = 1.0 / config.theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
     if config.kind == "linear":
         return plain / config.factor
+    if config.kind == "longrope":
+        return plain / torch.tensor(config.pair_factors)
+    if config.kind == "yarn":
+        return _yarn(config, plain, width)
     return _llama3(config, plain) if config.kind == "llama3" else plain
 
 
@@ -35,13 +39,30 @@ def _llama3(config: RopeConfig, plain: Tensor) -> Tensor:
     return (1 - kept) * plain / config.factor + kept * plain
 
 
-def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> Rotation:
+def _yarn(config: RopeConfig, plain: Tensor, width: int) -> Tensor:
+    """YaRN (Peng et al. 2023, section 3.2): as llama3, but blended by the number of the pair, between those that make
+    `beta_fast` and `beta_slow` turns over the original context."""
+
+    def pair(turns: float) -> float:
+        return width * math.log(config.original_context_tokens / (turns * 2 * math.pi)) / (2 * math.log(config.theta))
+
+    low, high = pair(config.beta_fast), pair(config.beta_slow)
+    if config.truncated:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, width - 1)
+    scaled = ((torch.arange(width // 2) - low) / ((high - low) or 0.001)).clamp(0.0, 1.0)
+    return scaled * plain / config.factor + (1 - scaled) * plain
+
+
+def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype, scale: float = 1.0) -> Rotation:
     """Of `positions` [T], any integers; computed in the type of `frequencies` and given in `dtype`."""
-    angles = positions.to(frequencies.dtype)[:, None] * frequencies          # [T, head dim / 2]
-    return Rotation(angles.cos().to(dtype)[:, None], angles.sin().to(dtype)[:, None])
+    angles = positions.to(frequencies.dtype)[:, None] * frequencies          # [T, rotated / 2]
+    return Rotation((angles.cos() * scale).to(dtype)[:, None], (angles.sin() * scale).to(dtype)[:, None])
 
 
 def rotate(heads: Tensor, by: Rotation) -> Tensor:
-    """`heads` [T, heads, head dim], turned by its token's angles. Value i is paired with value i + head dim / 2."""
-    first, second = heads.chunk(2, dim=-1)
-    return torch.cat((first * by.cosine - second * by.sine, second * by.cosine + first * by.sine), dim=-1)
+    """`heads` [T, heads, head dim], turned by its token's angles. Of the R values that are rotated, value i is paired
+    with value i + R / 2; those behind them stay."""
+    half = by.cosine.shape[-1]
+    first, second, rest = heads[..., :half], heads[..., half : 2 * half], heads[..., 2 * half :]
+    return torch.cat((first * by.cosine - second * by.sine, second * by.cosine + first * by.sine, rest), dim=-1)

@@ -109,27 +109,69 @@ def needed_tensors(config: ModelConfig) -> dict[str, Shape]:
     c = config
     needed: dict[str, Shape] = {EMBEDDING: (c.vocabulary_size, c.hidden)}
     for layer in range(c.layers):
-        needed |= {f"model.layers.{layer}.{name}": shape for name, shape in _layer_tensors(c).items()}
+        shapes = _attention_tensors(c) | (_experts_tensors(c, layer) or _mlp_tensors(c)) | _norm_tensors(c)
+        needed |= {f"model.layers.{layer}.{name}": shape for name, shape in shapes.items()}
     needed["model.norm.weight"] = (c.hidden,)
     return needed if c.tied_embeddings else needed | {HEAD: (c.vocabulary_size, c.hidden)}
 
 
-def _layer_tensors(c: ModelConfig) -> dict[str, Shape]:
+def _map(name: str, out: int, width: int, biased: bool = False) -> dict[str, Shape]:
+    return {f"{name}.weight": (out, width)} | ({f"{name}.bias": (out,)} if biased else {})
+
+
+def _attention_tensors(c: ModelConfig) -> dict[str, Shape]:
     queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    maps = {
-        "self_attn.q_proj": (queries, c.hidden, c.qkv_bias),
-        "self_attn.k_proj": (keys, c.hidden, c.qkv_bias),
-        "self_attn.v_proj": (keys, c.hidden, c.qkv_bias),
-        "self_attn.o_proj": (c.hidden, queries, c.output_bias),
-        "mlp.gate_proj": (c.intermediate, c.hidden, c.mlp_bias),
-        "mlp.up_proj": (c.intermediate, c.hidden, c.mlp_bias),
-        "mlp.down_proj": (c.hidden, c.intermediate, c.mlp_bias),
-    }
-    shapes: dict[str, Shape] = {f"{name}.weight": (out, width) for name, (out, width, _) in maps.items()}
-    shapes |= {f"{name}.bias": (out,) for name, (out, _, bias) in maps.items() if bias}
+    shapes = _map("self_attn.o_proj", c.hidden, queries, c.output_bias)
+    if c.fused:
+        shapes |= _map("self_attn.qkv_proj", queries + 2 * keys, c.hidden, c.qkv_bias)
+    else:
+        for name, out in (("q", queries), ("k", keys), ("v", keys)):
+            shapes |= _map(f"self_attn.{name}_proj", out, c.hidden, c.qkv_bias)
     if c.qk_norm:
-        shapes |= {f"self_attn.{name}_norm.weight": (c.head_dim,) for name in "qk"}
-    return shapes | {f"{name}_layernorm.weight": (c.hidden,) for name in ("input", "post_attention")}
+        widths = (queries, keys) if c.whole_qk_norm else (c.head_dim, c.head_dim)
+        shapes |= {f"self_attn.{name}_norm.weight": (width,) for name, width in zip("qk", widths, strict=True)}
+    return shapes | ({"self_attn.sinks": (c.heads,)} if c.sinks else {})
+
+
+def _mlp_tensors(c: ModelConfig) -> dict[str, Shape]:
+    shapes = _map("mlp.down_proj", c.hidden, c.intermediate, c.mlp_bias)
+    if c.fused:
+        return shapes | _map("mlp.gate_up_proj", 2 * c.intermediate, c.hidden, c.mlp_bias)
+    for name in ("gate", "up"):
+        shapes |= _map(f"mlp.{name}_proj", c.intermediate, c.hidden, c.mlp_bias)
+    return shapes
+
+
+def _experts_tensors(c: ModelConfig, layer: int) -> dict[str, Shape]:
+    """Empty for a layer without; of the clamped form, maps of all experts are in one tensor, [experts, in, out]."""
+    if c.experts is None or not c.has_experts(layer):
+        return {}
+    count, width = c.experts.count, c.experts.intermediate
+    if c.experts.clamped:
+        return _map("mlp.router", count, c.hidden, biased=True) | {
+            "mlp.experts.gate_up_proj": (count, c.hidden, 2 * width),
+            "mlp.experts.gate_up_proj_bias": (count, 2 * width),
+            "mlp.experts.down_proj": (count, width, c.hidden),
+            "mlp.experts.down_proj_bias": (count, c.hidden),
+        }
+    shapes = _map("mlp.gate", count, c.hidden)
+    for expert in range(count):
+        shapes |= _map(f"mlp.experts.{expert}.down_proj", c.hidden, width)
+        for name in ("gate", "up"):
+            shapes |= _map(f"mlp.experts.{expert}.{name}_proj", width, c.hidden)
+    return shapes
+
+
+def norm_names(c: ModelConfig) -> dict[str, str]:
+    """The names of a layer's norms by what they stand before and after, as far as there are any."""
+    before = {"attention": "input_layernorm",
+              "mlp": "pre_feedforward_layernorm" if c.norm_after else "post_attention_layernorm"}
+    after = {"attention output": "post_attention_layernorm", "mlp output": "post_feedforward_layernorm"}
+    return (before if c.norm_before else {}) | (after if c.norm_after else {})
+
+
+def _norm_tensors(c: ModelConfig) -> dict[str, Shape]:
+    return {f"{name}.weight": (c.hidden,) for name in norm_names(c).values()}
 
 
 def tensor_faults(config: ModelConfig, stored: Mapping[str, StoredTensor]) -> list[str]:

@@ -45,7 +45,11 @@ class Tokenizer:
         begin_token: int | None = None,
         name: str = "tokenizer.json",
     ) -> None:
-        """`vocabulary`: what `tokenizer.json` holds. Raises Invalid when it is malformed or larger than the model's."""
+        """`vocabulary`: what `tokenizer.json` holds. Raises Invalid when it is malformed or larger than the model's.
+
+        Added tokens that the model has no embedding for (images, in the text model of Gemma 3) are left out.
+        """
+        vocabulary = _within(vocabulary, vocabulary_size)
         with _Faults(name):
             self._whole = _load(vocabulary)
             self._plain = _load(_without_added(vocabulary))
@@ -106,6 +110,13 @@ def _load(vocabulary: Mapping[str, Any]) -> tokenizers.Tokenizer:
     loaded.no_padding()
     loaded.no_truncation()
     return loaded
+
+
+def _within(vocabulary: Mapping[str, Any], size: int) -> Mapping[str, Any]:
+    added = vocabulary.get("added_tokens")
+    if not isinstance(added, list) or not all(isinstance(t, Mapping) and isinstance(t.get("id"), int) for t in added):
+        return vocabulary                                      # malformed, or none: the library says so
+    return {**vocabulary, "added_tokens": [token for token in added if token["id"] < size]}
 
 
 def _without_added(vocabulary: Mapping[str, Any]) -> dict[str, Any]:

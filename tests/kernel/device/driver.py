@@ -39,7 +39,8 @@ class File:
 
 @dataclass
 class Row:
-    """Tokens for `file`, after `reads`. Samplers and probes: (row-local token, which)."""
+    """Tokens for `file`, after `reads`, those shifted by `shifts` or not at all. Samplers and probes: (row-local token,
+    which)."""
 
     file: File
     tokens: list[int]
@@ -50,6 +51,7 @@ class Row:
     samples: list[tuple[int, Sampler]] = field(default_factory=list)
     probes: list[tuple[int, Probe]] = field(default_factory=list)
     adapter: int = -1
+    shifts: list[int] = field(default_factory=list)
 
     @property
     def before(self) -> int:
@@ -102,11 +104,11 @@ class Driver:
                 flat["slots"].append(row.file.pages[offset // page_tokens] * page_tokens + offset % page_tokens)
             row.file.tokens += len(row.tokens)
             offset = 0
-            for file in (*row.reads, row.file):
+            for number, file in enumerate((*row.reads, row.file)):
                 flat["segment_tokens"].append(file.tokens)
                 flat["segment_firsts"].append(offset)
                 flat["segment_skips"].append(0)
-                flat["segment_shifts"].append(0)
+                flat["segment_shifts"].append(row.shifts[number] if number < len(row.shifts) else 0)
                 offset += file.tokens
                 flat["pages"] += file.pages
                 flat["page_starts"].append(len(flat["pages"]))

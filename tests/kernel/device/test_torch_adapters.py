@@ -115,6 +115,29 @@ def test_a_slot_is_dropped_and_used_again(served: Served, driver: Driver) -> Non
     np.testing.assert_allclose(values, served.adapters[1].logits(prompt)[-1].numpy(), atol=TOLERANCE)
 
 
+# --- other families ---
+
+
+@pytest.mark.parametrize(("name", "targets"), [
+    ("gemma2", LINEARS),
+    ("phi3", ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]),
+    ("olmo2", LINEARS),
+    ("qwen3-moe-mixed", ["q_proj", "v_proj", "o_proj"]),
+    ("gpt-oss", ["q_proj", "k_proj", "v_proj", "o_proj", "lm_head"]),
+])  # fmt: skip
+def test_adapters_of_other_families(name: str, targets: list[str], tmp_path: Path) -> None:
+    model = save_tiny_model(name, tmp_path / "model")
+    adapter = save_tiny_adapter(model, tmp_path / "adapter", target_modules=targets)
+    prompt = prompt_of(21, 5)
+    with TorchDevice(model.directory, pages=16, page_tokens=8, threads=1) as device:
+        device.load_adapter(0, adapter.directory)
+        rows = [all_probed(File(), prompt, slot) for slot in (0, -1)]
+        answers = Driver(device).step(rows)
+    for answer, reference in zip(answers, (adapter, model), strict=True):
+        found = np.stack([values for values, _ in answer.probes])
+        np.testing.assert_allclose(found, reference.logits(prompt).numpy(), atol=TOLERANCE)
+
+
 # --- what is refused ---
 
 
@@ -147,6 +170,8 @@ REFUSED: list[tuple[Callable[[dict[str, Any], dict[str, Any]], object], type[Cad
     (lambda s, t: s.update(r=5), Invalid, "should have rank 5"),
     (lambda s, t: s.update(r=1 << 20), LimitExceeded, "at most 256"),
     (lambda s, t: rename(t, "q_proj", "x_proj"), Unsupported, "x_proj"),
+    (lambda s, t: rename(t, "mlp.up_proj", "mlp.experts.0.up_proj"), Unsupported, "not on experts"),
+    (lambda s, t: rename(t, "q_proj", "qkv_proj"), Invalid, "of another model.*no model.layers.0.self_attn.qkv_proj"),
     (lambda s, t: rename(t, "lora_B", "base_layer"), Unsupported, "save_embedding_layers=False"),
     (lambda s, t: rename(t, "layers.0", "layers.7"), Invalid, "of another model.*no model.layers.7"),
     (lambda s, t: t.update({Q: torch.zeros(4, 33)}), Invalid, r"of another model.*is \[32, 32\].*\[32, 33\]"),

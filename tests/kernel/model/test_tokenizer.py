@@ -130,6 +130,13 @@ def test_a_vocabulary_larger_than_the_model_is_refused() -> None:
         Tokenizer(VOCABULARY, 100)
 
 
+def test_added_tokens_that_the_model_has_not_are_left_out() -> None:
+    image = {**VOCABULARY["added_tokens"][0], "id": 400, "content": "<image>"}
+    tokenizer = Tokenizer({**VOCABULARY, "added_tokens": [*VOCABULARY["added_tokens"], image]}, 400)
+    assert tokenizer.encode("fox<image><|end|>", True) == [*LEVEL.encode("fox<image>", False), IDS["<|end|>"]]
+    assert tokenizer.token_bytes(399) == b""
+
+
 def test_an_unknown_decoder_is_refused_by_name() -> None:
     with pytest.raises(Unsupported, match="WordPiece"):
         Tokenizer({**VOCABULARY, "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}, 400)

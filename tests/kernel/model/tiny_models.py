@@ -41,10 +41,43 @@ def config_of(name: str) -> Any:
             **SHAPE, head_dim=16, tie_word_embeddings=True, attention_bias=True
         ),
     }
-    return made[name]()
+    return (made | _OTHERS)[name]()
 
 
-NAMES = ("llama", "llama3-rope", "llama-tied-biased", "qwen2", "qwen2-tied", "qwen3", "qwen3-tied-biased")
+PHI3_ROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.75,
+    "short_factor": [1.0, 1.1, 1.5, 2.0, 2.5, 4.0], "long_factor": [9.0] * 6, "original_max_position_embeddings": 256,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 12}
+EXPERTS = {"moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2, "head_dim": 16}
+_OTHERS: dict[str, Any] = {
+    "qwen2-windows": lambda: transformers.Qwen2Config(
+        **SHAPE, use_sliding_window=True, sliding_window=12, max_window_layers=1, rope_parameters=YARN
+    ),
+    "mistral": lambda: transformers.MistralConfig(**SHAPE, sliding_window=12),
+    "mistral-whole": lambda: transformers.MistralConfig(**SHAPE, sliding_window=None, head_dim=16),
+    "gemma2": lambda: transformers.Gemma2Config(
+        **SHAPE, **GEMMA, attn_logit_softcapping=1.5, final_logit_softcapping=8.0
+    ),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **SHAPE, **GEMMA, layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={"full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}},
+    ),
+    "phi3": lambda: transformers.Phi3Config(**SHAPE, pad_token_id=0, sliding_window=12),
+    "phi3-longrope": lambda: transformers.Phi3Config(
+        **{**SHAPE, "hidden_size": 64}, pad_token_id=0, rope_parameters=PHI3_ROPE
+    ),
+    "olmo2": lambda: transformers.Olmo2Config(**SHAPE),
+    "qwen3-moe": lambda: transformers.Qwen3MoeConfig(**SHAPE, **EXPERTS, norm_topk_prob=True),
+    "qwen3-moe-mixed": lambda: transformers.Qwen3MoeConfig(**SHAPE, **EXPERTS, mlp_only_layers=[0]),
+    "gpt-oss": lambda: transformers.GptOssConfig(
+        **SHAPE, head_dim=16, sliding_window=12, num_local_experts=4, num_experts_per_tok=2, swiglu_limit=1.0
+    ),
+}
+
+NAMES = ("llama", "llama3-rope", "llama-tied-biased", "qwen2", "qwen2-tied", "qwen3", "qwen3-tied-biased", *_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -59,6 +92,11 @@ class TinyModel:
         with torch.no_grad():
             logits: torch.Tensor = self.reference(torch.tensor([tokens])).logits[0]
             return logits
+
+    def chosen(self, prompt: list[int], made: list[int]) -> list[int]:
+        """The likeliest token after the prompt and after each but the last of `made`: it is `made` if and only if that
+        is what greedy decoding makes."""
+        return [int(token) for token in self.logits(prompt + made[:-1])[len(prompt) - 1 :].argmax(-1)]
 
     def greedy(self, prompt: list[int], count: int) -> list[int]:
         """The `count` tokens after `prompt`, each the likeliest."""

@@ -1,0 +1,118 @@
+"""What a layer does to each token by itself: an MLP, or a mixture of experts.
+
+    mlp(h)     = down · gated(gate · h, up · h)                     gated(g, u) = silu(g) ⊙ u, for one
+    experts(h) = Σ weight_e · mlp_e(h) over the chosen e            weight = softmax(router · h)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cadenza.kernel.model.config import ModelConfig
+from cadenza.kernel.model.experts_config import ExpertsConfig
+from cadenza.kernel.model.linear import Linear, linear, stacked_linear
+
+# gate and up [T, intermediate] → [T, intermediate]
+Gated = Callable[[Tensor, Tensor], Tensor]
+# The name of a tensor of the layer → that tensor.
+Get = Callable[[str], Tensor]
+
+
+class Mapped(Protocol):
+    """Makes a linear map that adapters may add to, of several stacked ones."""
+
+    def __call__(self, names: Sequence[str], biased: bool) -> Linear: ...
+
+
+def _silu(gate: Tensor, up: Tensor) -> Tensor:
+    return functional.silu(gate) * up
+
+
+def _gelu_tanh(gate: Tensor, up: Tensor) -> Tensor:
+    return functional.gelu(gate, approximate="tanh") * up
+
+
+GATED: dict[str, Gated] = {"silu": _silu, "gelu_tanh": _gelu_tanh}
+
+
+def clamped(slope: float, bound: float) -> Gated:
+    """(up + 1) ⊙ gate ⊙ σ(slope · gate), gate at most and up within `bound` (gpt-oss)."""
+
+    def gated(gate: Tensor, up: Tensor) -> Tensor:
+        gate = gate.clamp(max=bound)
+        return (up.clamp(-bound, bound) + 1) * gate * torch.sigmoid(slope * gate)
+
+    return gated
+
+
+class Mlp:
+    """Of two maps: gate and up, side by side, and down."""
+
+    def __init__(self, gate_up: Linear, down: Linear, gated: Gated) -> None:
+        self._gate_up, self._down, self._gated = gate_up, down, gated
+
+    def __call__(self, h: Tensor) -> Tensor:
+        gate, up = self._gate_up(h).chunk(2, dim=-1)                                # [T, intermediate] each
+        return self._down(self._gated(gate, up))
+
+
+class Experts:
+    """Each expert computes the rows that chose it, those together."""
+
+    def __init__(self, config: ExpertsConfig, router: Linear, experts: Sequence[Mlp]) -> None:
+        self._chosen, self._renormalised = config.chosen, config.renormalised
+        self._router, self._experts = router, experts
+
+    def __call__(self, h: Tensor) -> Tensor:
+        weights, chosen = self._route(h)                                            # [T, chosen] each
+        out = torch.zeros_like(h)
+        for number in torch.unique(chosen).tolist():
+            rows, places = (chosen == number).nonzero(as_tuple=True)
+            out.index_add_(0, rows, self._experts[number](h[rows]) * weights[rows, places, None])
+        return out
+
+    def _route(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        weights, chosen = torch.topk(torch.softmax(self._router(h).float(), -1), self._chosen, -1)
+        if self._renormalised:
+            weights = weights / weights.sum(-1, keepdim=True)
+        return weights.to(h.dtype), chosen
+
+
+def feed_forward(config: ModelConfig, layer: int, get: Get, mapped: Mapped) -> Mlp | Experts:
+    """Of that layer; `get` reads its tensors."""
+    experts = config.experts
+    if experts is not None and config.has_experts(layer):
+        return _clamped_experts(experts, get) if experts.clamped else _experts(config, experts, get)
+    names = ["mlp.gate_up_proj"] if config.fused else ["mlp.gate_proj", "mlp.up_proj"]
+    gate_up, down = mapped(names, config.mlp_bias), mapped(["mlp.down_proj"], config.mlp_bias)
+    return Mlp(gate_up, down, GATED[config.activation])
+
+
+def _experts(config: ModelConfig, c: ExpertsConfig, get: Get) -> Experts:
+    """Adapters add to none of these maps."""
+
+    def expert(number: int) -> Mlp:
+        gate, up, down = (get(f"mlp.experts.{number}.{name}_proj.weight") for name in ("gate", "up", "down"))
+        return Mlp(stacked_linear([gate, up], [None, None]), linear(down), GATED[config.activation])
+
+    return Experts(c, linear(get("mlp.gate.weight")), [expert(number) for number in range(c.count)])
+
+
+def _clamped_experts(c: ExpertsConfig, get: Get) -> Experts:
+    """Tensors of all experts: [experts, in, out], their biases [experts, out]; gate and up alternate."""
+    gate_up, gate_up_bias = get("mlp.experts.gate_up_proj"), get("mlp.experts.gate_up_proj_bias")
+    down, down_bias = get("mlp.experts.down_proj"), get("mlp.experts.down_proj_bias")
+
+    def expert(number: int) -> Mlp:
+        maps, biases = gate_up[number].T, gate_up_bias[number]
+        first = linear(torch.cat((maps[::2], maps[1::2])), torch.cat((biases[::2], biases[1::2])))
+        return Mlp(first, linear(down[number].T.contiguous(), down_bias[number].contiguous()), gated)
+
+    gated = clamped(c.slope, c.bound)
+    router = linear(get("mlp.router.weight"), get("mlp.router.bias"))
+    return Experts(c, router, [expert(number) for number in range(c.count)])
