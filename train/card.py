@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from train.checkpoint import Progress, read_progress
+from train.checkpoint import Progress, joined, read_progress
 from train.curve import draw
 from train.judge import LEAST
 
@@ -34,9 +34,10 @@ greet, remember a name, say who it is.
 It knows nothing of the world, can't calculate without its tool, follows no instruction of a kind that is not listed
 above, and answers wordings that it never met with whatever is nearest. What a function returns it repeats, right or
 wrong. Requests must be worded as in the examples below: the function's verb and noun, then its arguments, each with its
-name or in the order of the declaration. Two calls of one function in one task, nested values (lists, texts with
-quotation marks or several words), optional arguments, and functions whose names are not verb_noun were not trained. It
-was trained on contexts of up to 768 tokens, most below 384; beyond that expect it to get worse.
+name; one alone may stand without. (Several without names it often gave to the wrong parameters.) Two calls of one
+function in one task, nested values (lists, texts with quotation marks or several words), optional arguments, and
+functions whose names are not verb_noun were not trained. It was trained on contexts of up to 768 tokens, most below
+512; beyond that expect it to get worse.
 
 ## Format
 `<|begin|>`, then turns: `<|system|>…<|end|>`, `<|user|>…<|end|>`, `<|assistant|>…<|end|>`, `<|tool|>…<|end|>`. The end
@@ -151,13 +152,14 @@ def card(model: Path, progress: Progress, scores: dict[str, Any], machine: str, 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m train.card", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder with the model's files; the card goes there")
-    parser.add_argument("--checkpoints", type=Path, help="folder with progress.json; MODEL/checkpoints if not given")
+    parser.add_argument("--checkpoints", type=Path, nargs="+",
+                        help="folders with progress.json, one a course; MODEL/checkpoints if not given")  # fmt: skip
     parser.add_argument("--scores", type=Path, required=True, help="what the two judges wrote")
     parser.add_argument("--machine", default="2 processor cores, no GPU", help="the class of machine, in words")
     parser.add_argument("--start", default="", help="what the run went on from, as a sentence")
     parser.add_argument("--curve", type=Path, help="where the picture goes")
     options = parser.parse_args()
-    progress = read_progress(options.checkpoints or options.model / "checkpoints")
+    progress = joined([read_progress(folder) for folder in options.checkpoints or [options.model / "checkpoints"]])
     scores = json.loads(options.scores.read_text(encoding="utf-8"))
     text = card(options.model, progress, scores, options.machine, options.start)
     (options.model / "MODEL_CARD.md").write_text(text, encoding="utf-8")

@@ -52,6 +52,19 @@ def read_progress(folder: Path) -> Progress:
     return Progress(**(values | lists))
 
 
+def joined(courses: Sequence[Progress]) -> Progress:
+    """Of a model that has gone through one course after the other; the seed is the first's."""
+    whole = Progress(courses[0].seed)
+    for course in courses:
+        whole.curve += [(whole.step + step, whole.seconds + seconds, loss) for step, seconds, loss in course.curve]
+        whole.sampled += [(whole.seconds + seconds, scores) for seconds, scores in course.sampled]
+        whole.step += course.step
+        whole.seconds += course.seconds
+        whole.tokens += course.tokens
+        whole.dialogues += course.dialogues
+    return whole
+
+
 def load_checkpoint(
     folder: Path, model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Progress | None:

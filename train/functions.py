@@ -1,7 +1,7 @@
 """Functions, and requests to call them: names, arguments and values are put together anew for every task.
 
     declared    find_hotel(guest, nights)
-    asked       find the hotel with guest Mara and nights 3      or, by place:   find the hotel with Mara and 3
+    asked       find the hotel with guest Mara and nights 3      of one argument, by place:   rate the boat of 5
     called      find_hotel(guest="Mara", nights=3)
 
 Which verb goes with which noun, and which arguments go together, decides the division (train/world.py): a held-out
@@ -98,7 +98,7 @@ def new_function(world: World, nouns: set[str], fewest: int = 1) -> Function:
 def new_request(world: World, function: Function, after: bool = False) -> Request:
     """Values for the function's arguments; `after` a call, one of them is what that call returned."""
     names = list(function.arguments)
-    by_place = world.chance(0.2)
+    by_place = len(names) == 1 and world.chance(0.2)
     if not by_place and world.chance(0.5):
         world.random.shuffle(names)
     values = [value_of(world) for _ in names]

@@ -43,7 +43,7 @@ def grown_tokenizer(old: Tokenizer, wanted: Iterable[str]) -> Tokenizer:
     state = json.loads(old.to_str())
     vocabulary: dict[str, int] = state["model"]["vocab"]
     shape = state["added_tokens"][-1]
-    for token in RESERVED:
+    for token in (token for token in RESERVED if token not in vocabulary):
         number = len(vocabulary)
         vocabulary[token] = number
         state["added_tokens"].append(shape | {"id": number, "content": token})

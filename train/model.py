@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -67,7 +68,7 @@ def logits_at(model: LlamaForCausalLM, batch: Batch, places: torch.Tensor) -> to
 
 
 def attended(
-    attention: torch.nn.Module, hidden: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor
+    attention: Any, hidden: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor
 ) -> torch.Tensor:
     """The heads' outputs [B, L, heads * width] before they are projected."""
     shape = (*hidden.shape[:2], -1, attention.head_dim)

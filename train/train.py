@@ -25,16 +25,14 @@ from train.model import load_model, loss_of, new_model, save_model
 from train.muon import Muon
 from train.report import Report, open_report
 from train.sampled import Sample
+from train.tasks import mixture
 from train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from train.workers import Team, open_team, own_place
 
-PEAK_RATE = 2e-3
 FINAL_RATE = 2e-5
 WARM_UP_STEPS = 30
 WEIGHT_DECAY = 0.05
 MOST_GRADIENT_NORM = 1.0
-ROWS_FROM = ((0.0, 2), (0.08, 4), (0.55, 8))
-"""From which part of the run on a worker's short batch has how many rows: small batches learn more a token at first."""
 LONG_FROM = 0.4
 """The part of the run after which long batches are mixed in."""
 LONG_SHARE = 0.04
@@ -42,6 +40,26 @@ STEPS_A_POINT = 25
 """The loss is averaged over this many steps for one point of the curve."""
 SECONDS_BETWEEN_CHECKPOINTS = 120.0
 SECONDS_BETWEEN_SAMPLES = 90.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a run is like. `calls`: how much more often than usual calls are met. `rows_from`: from which part of the
+    run on a worker's short batch has how many rows, each of so many tokens (`length`)."""
+
+    peak_rate: float
+    calls: float
+    rows_from: tuple[tuple[float, int], ...]
+    length: int
+    grows: bool
+
+
+COURSES = {
+    # From little to much: small batches learn more a token at first, contexts grow with the run.
+    "first": Course(2e-3, 1.0, ((0.0, 2), (0.08, 4), (0.55, 8)), SHORT.length, grows=True),
+    # For a model that has learnt most: calls above all, in rows in which the longest of them have room.
+    "second": Course(1.2e-3, 4.0, ((0.0, 3), (0.5, 6)), 512, grows=False),
+}
 
 
 @dataclass
@@ -53,6 +71,7 @@ class Trainer:
     team: Team
     minutes: float
     progress: Progress
+    course: Course = COURSES["first"]
     optimizers: list[torch.optim.Optimizer] = field(init=False)
     last: float = field(default_factory=time.process_time)
 
@@ -60,8 +79,8 @@ class Trainer:
         matrices = [weight for weight in self.model.model.layers.parameters() if weight.dim() == 2]
         own = {id(weight) for weight in matrices}
         rest = [weight for weight in self.model.parameters() if id(weight) not in own]
-        adam = torch.optim.AdamW(rest, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        self.optimizers = [Muon(matrices, self.team, PEAK_RATE, WEIGHT_DECAY), adam]
+        adam = torch.optim.AdamW(rest, lr=self.course.peak_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.optimizers = [Muon(matrices, self.team, self.course.peak_rate, WEIGHT_DECAY), adam]
 
     @property
     def part_done(self) -> float:
@@ -72,16 +91,17 @@ class Trainer:
         """The learning rate of this step: a linear warm-up, then a half cosine over the time that is left."""
         warm_up = min(1.0, (self.progress.step + 1) / WARM_UP_STEPS)
         cosine = 0.5 * (1 + math.cos(math.pi * self.part_done))
-        return warm_up * (FINAL_RATE + (PEAK_RATE - FINAL_RATE) * cosine)
+        return warm_up * (FINAL_RATE + (self.course.peak_rate - FINAL_RATE) * cosine)
 
     def batch(self) -> Batch:
         """This step's data: short contexts of few facts at first, then more, then long ones among them."""
         of_step = random.Random(f"{self.progress.seed} {self.progress.step}")
         is_long = self.part_done > LONG_FROM and of_step.random() < LONG_SHARE
         source = random.Random(f"{self.progress.seed} {self.progress.step} {self.team.worker}")
-        reach = 5 + round(7 * min(1.0, self.part_done / 0.3))
-        rows = next(rows for start, rows in reversed(ROWS_FROM) if self.part_done >= start)
-        return pack(self.tokenizer, source, LONG if is_long else replace(SHORT, rows=rows), reach)
+        reach = 5 + round(7 * min(1.0, self.part_done / 0.3)) if self.course.grows else 12
+        rows = next(rows for start, rows in reversed(self.course.rows_from) if self.part_done >= start)
+        short = replace(SHORT, rows=rows, length=self.course.length, mixture=mixture(self.course.calls))
+        return pack(self.tokenizer, source, LONG if is_long else short, reach)
 
     def step(self) -> float:
         """One batch, one update; returns the loss in nats a learnt token."""
@@ -133,6 +153,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
     parser.add_argument("--start", type=Path, help="folder with a model to go on from, in place of random weights")
+    parser.add_argument("--course", choices=COURSES, default="first")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
         "--minutes", type=float, default=30.0, help="processor time of each worker, over all resumptions"
@@ -154,7 +175,7 @@ def main() -> None:
         model = load_model(options.start) if options.start else new_model(tokenizer, options.seed)
         if not options.start:
             give_head_start(model)
-        trainer = Trainer(model, tokenizer, team, options.minutes, Progress(options.seed))
+        trainer = Trainer(model, tokenizer, team, options.minutes, Progress(options.seed), COURSES[options.course])
         trainer.progress = load_checkpoint(checkpoints, model, trainer.optimizers) or trainer.progress
         trainer.run(checkpoints, report)
         if team.leads:

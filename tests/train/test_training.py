@@ -10,13 +10,14 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from train.checkpoint import Progress, has_checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import Progress, has_checkpoint, joined, load_checkpoint, save_checkpoint
 from train.data import NOT_LEARNT, SHORT, pack
 from train.evaluate import Speaker, held_out_questions
 from train.head_start import give_head_start
 from train.model import logits_at, loss_of, new_model, save_model
+from train.tasks import mixture
 from train.tokenizer import load_tokenizer
-from train.train import Trainer
+from train.train import COURSES, Trainer
 from train.workers import Team
 
 BUNDLED = Path(__file__).parents[2] / "kernel" / "model" / "bundled"
@@ -105,3 +106,22 @@ def test_the_bundled_model_answers_what_it_never_saw(kind: str, least: float) ->
     answers = Speaker(BUNDLED).continuations([question.before for question in questions])
     right = sum(answer == question.expected for question, answer in zip(questions, answers, strict=True))
     assert right >= least * len(questions)
+
+
+def test_courses_are_joined_one_after_the_other() -> None:
+    first = Progress(7, 10, 60.0, 100, 4, [(5, 30.0, 2.0)], [(40.0, {"facts": 0.5})])
+    second = Progress(8, 6, 30.0, 50, 2, [(5, 20.0, 1.0)], [(25.0, {"facts": 0.7})])
+    whole = joined([first, second])
+    assert (whole.seed, whole.step, whole.seconds, whole.tokens, whole.dialogues) == (7, 16, 90.0, 150, 6)
+    assert whole.curve == [(5, 30.0, 2.0), (15, 80.0, 1.0)]
+    assert whole.sampled == [(40.0, {"facts": 0.5}), (85.0, {"facts": 0.7})]
+
+
+def test_the_second_course_has_calls_four_times_as_often_in_longer_rows(tokenizer: Tokenizer) -> None:
+    trainer = new_trainer(tokenizer, 3)
+    trainer.course = COURSES["second"]
+    assert trainer.batch().ids.shape == (3, 512)
+    usual, often = mixture(1.0), mixture(4.0)
+    assert {kind for kind in usual if often[kind] == 4 * usual[kind]} == {
+        "single", "parallel", "multi_step", "interrupts", "one_by_one", "one_by_one_steps", "all_at_once",
+        "all_at_once_steps"}

@@ -80,6 +80,11 @@ MIXTURE: dict[str, float] = {
 }
 """The kinds of a short training batch, with their weights."""
 
+def mixture(calls: float) -> dict[str, float]:
+    """The same, with calls so many times as often."""
+    return {kind: weight * (calls if isinstance(KINDS[kind], Calling) else 1.0) for kind, weight in MIXTURE.items()}
+
+
 LONG_MIXTURE: dict[str, float] = {"facts_long": 70, "medley": 15, "recall_interview": 15}
 """The kinds of a long training batch."""
 
