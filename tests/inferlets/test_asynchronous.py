@@ -75,8 +75,9 @@ async def turn(seed, tokens):
     context_text = cadenza.model.detokenize(context.tokens, special=True)
     print(json.dumps({
         "finish": outcome.finish, "text": context_text, "interrupts": outcome.interrupts, "untold": speech.untold,
-        "told": [written_interrupt(*each) for each in told + said], "traps": outcome.traps,
-        "jobs": [[job.id, job.value] for job in outcome.jobs], "told_results": told,
+        "told": [written_interrupt(*each) for each in told], "traps": outcome.traps,
+        "jobs": [[job.id, job.value] for job in outcome.jobs],
+        "told_results": [each for each in told if each[0] != "somebody"],
         "reserved": speech.notation.reserved,
     }))
     context.close()

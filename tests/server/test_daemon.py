@@ -39,7 +39,7 @@ def test_health_of_each_service() -> None:
                 await stub.Check(health_pb2.HealthCheckRequest(service="nothing"))
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
-    assert set(SERVICES) == {f"cadenza.v1.{name}Service" for name in ("File", "Image", "Process", "System")}
+    assert set(SERVICES) == {f"cadenza.v1.{name}Service" for name in ("Adapter", "File", "Image", "Process", "System")}
     run(test())
 
 

@@ -27,6 +27,8 @@ import asyncio, cadenza
 from cadenza import http, remote
 
 async def main(args):
+    while not remote.catalog():                      # its server is on its way up
+        await asyncio.sleep(0.1)
     print(*(tool.name for tool in remote.catalog()))
     page, total = await asyncio.gather(
         http.post("http://127.0.0.1:{port}/page", params={{"q": "a b"}}, json={{"x": 1}}, timeout=20, binary=True),
