@@ -79,7 +79,7 @@ def test_top_tells_what_goes_on(daemon: Daemon, tmp_path: Path) -> None:
     shared = waiting["pages"].pop("shared")                   # the pages of its prompt that are full
     assert (sum(waiting["pages"].values()), shared) == (3, 2)
     tiers = {tier["name"]: tier["used_pages"] for tier in frame["tiers"]}
-    assert tiers["device"] >= decoding["pages"]["device"] > 3
+    assert tiers["device"] >= decoding["pages"]["device"] >= 3       # those of its prompt, and maybe more
     assert "decoding" in daemon.cadenza("top")
     daemon.cadenza("kill", "1", "--signal", "kill")
     assert "alive" in daemon.cadenza("rm", "2", ended=1)
