@@ -28,7 +28,7 @@ from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import Language
 from cadenza.kernel.model.directory import resolve_directory
-from cadenza.kernel.virtual_clock import VirtualClock
+from cadenza.kernel.virtual_clock import simulate
 from cadenza.server.boot import Assembly, assemble, boot
 from cadenza.server.options import ServeOptions
 from train.jobs import Job, Reply
@@ -132,8 +132,7 @@ def compare(agent: str, real: list[Report], simulated: list[Report]) -> Figures:
 async def measure(quick: bool) -> Figures:
     given = tasks(2 if quick else 12)
     real = await live(given)
-    with asyncio.Runner(loop_factory=VirtualClock) as runner:
-        simulated = await asyncio.to_thread(runner.run, virtual(given, real))
+    simulated = await asyncio.to_thread(simulate, virtual(given, real))
     figures: Figures = {}
     for agent in AGENTS:
         figures |= compare(agent, real[agent], simulated[agent])
