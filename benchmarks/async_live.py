@@ -9,18 +9,16 @@ should be within a tenth of 1: what the simulations of `scripts/bench async` say
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import random
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from benchmarks.calls.world import LIBRARY
+from benchmarks.calls.world import upload
 from benchmarks.harness import Figures, run
 from cadenza.kernel.device.batch import Batch, StepResult
 from cadenza.kernel.device.local_link import LocalLink
@@ -65,15 +63,6 @@ def task_of(job: Job, source: random.Random) -> dict[str, Any]:
             "tools": [[functions[noun], reply.seconds, reply.value] for noun, reply in replies.items()]}
 
 
-def uploaded() -> bytes:
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
-        archive.writestr("main.py", PROGRAM.read_text())
-        for path in sorted(LIBRARY.glob("*.py")):
-            archive.writestr(f"async_calls/{path.name}", path.read_text())
-    return written.getvalue()
-
-
 async def reports(kernel: Kernel, agent: str, given: Sequence[dict[str, Any]]) -> list[Report]:
     process = kernel.spawn(USER, "live", json.dumps({"agent": agent, "tasks": list(given)}))
     status = await process.ended()
@@ -88,7 +77,7 @@ async def live(given: Sequence[dict[str, Any]]) -> dict[str, list[Report]]:
     with tempfile.TemporaryDirectory(prefix="cadenza-bench-") as state:
         kernel = await boot(ServeOptions(state=Path(state), threads=1))
         try:
-            await kernel.images.add(USER, uploaded(), name="live")
+            await kernel.images.add(USER, upload(PROGRAM.read_text()), name="live")
             await reports(kernel, AGENTS[0], given[:1])
             found: dict[str, list[Report]] = {agent: [] for agent in AGENTS}
             for task in given:
@@ -106,7 +95,7 @@ async def virtual(given: Sequence[dict[str, Any]], paces: dict[str, list[Report]
     with tempfile.TemporaryDirectory(prefix="cadenza-bench-") as state:
         kernel = await assemble(LocalLink(device), Language.from_directory(model), Assembly(Path(state)))
         try:
-            await kernel.images.add(USER, uploaded(), name="live")
+            await kernel.images.add(USER, upload(PROGRAM.read_text()), name="live")
             found: dict[str, list[Report]] = {agent: [] for agent in AGENTS}
             for number, task in enumerate(given):
                 for agent in AGENTS:

@@ -73,7 +73,7 @@ async def _latencies(words: Words, tasks: Sequence[Task], mode: Mode, setting: S
     with tempfile.TemporaryDirectory(prefix="cadenza-bench-") as state:
         kernel = await _kernel(words, script(words, tasks, mode.order), setting, Path(state))
         try:
-            await kernel.images.add(USER, upload(), name=IMAGE)
+            await kernel.images.add(USER, upload(PROGRAM.read_text()), name=IMAGE)
             groups = [tasks[first : first + TASKS_AT_ONCE] for first in range(0, len(tasks), TASKS_AT_ONCE)]
             return [took for group in groups for took in await _run(kernel, arguments(group, mode, setting))]
         finally:
@@ -122,11 +122,11 @@ def chained(task: Task) -> dict[str, list[str]]:
     return {before.name: [call.name] for chain in task.chains for before, call in pairwise(chain)}
 
 
-def upload() -> bytes:
-    """The program, and the library beside it."""
+def upload(program: str) -> bytes:
+    """A program, and the library beside it."""
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
-        archive.writestr("main.py", PROGRAM.read_text())
+        archive.writestr("main.py", program)
         for path in sorted(LIBRARY.glob("*.py")):
             archive.writestr(f"async_calls/{path.name}", path.read_text())
     return written.getvalue()

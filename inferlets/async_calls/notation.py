@@ -13,7 +13,7 @@ from functools import cached_property
 import cadenza
 from cadenza import Mask, State
 
-from .cml import CALL, END, HEAD, INTR, RESERVED, TRAP
+from .cml import CALL, END, HEAD, INTR, RESERVED, TRAP, first_reserved
 
 OUTSIDE, OPENED, NAMED, CODE, GOES_ON, TRAPPED = range(6)
 
@@ -82,8 +82,8 @@ class Notation:
 def pieces(text: str) -> list[tuple[str, str]]:
     """The text cut behind each delimiter: what stands before it, and which it is; none at the end."""
     found: list[tuple[str, str]] = []
-    while places := [(text.find(name), name) for name in RESERVED if name in text]:
-        at, name = min(places)
+    while place := first_reserved(text):
+        at, name = place
         found.append((text[:at], name))
         text = text[at + len(name) :]
     return [*found, (text, "")]

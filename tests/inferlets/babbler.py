@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import json
 import re
 import tempfile
-import zipfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +27,6 @@ from cadenza.kernel.model.facts import ModelFacts
 from cadenza.kernel.model.tokenizer import Tokenizer
 from cadenza.server.boot import Assembly, assemble
 
-LIBRARY = Path(__file__).resolve().parents[2] / "inferlets" / "async_calls"
 ENDS = ("<|begin|>", "<|end|>")
 TEMPLATE = "{%- for message in messages -%}{{- message['content'] -}}{%- endfor -%}"
 INTERRUPT = re.compile(re.escape(INTR) + ".*?" + re.escape(END), re.DOTALL)
@@ -128,16 +125,6 @@ class Babbler:
 
     def _encode(self, text: str, special: bool) -> int:
         return self._words._need_tokenizer().encode(text, special)[0]
-
-
-def uploaded(program: str) -> bytes:
-    """The program, and the library beside it."""
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
-        archive.writestr("main.py", program)
-        for path in sorted(LIBRARY.glob("*.py")):
-            archive.writestr(f"async_calls/{path.name}", path.read_text())
-    return written.getvalue()
 
 
 def prepare() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.calls.world import upload
 from cadenza.inferlets.async_calls.cml import INTR
 from cadenza.kernel.virtual_clock import simulate
-from tests.inferlets.babbler import ENDS, INTERRUPT, babbling, prepare, uploaded
+from tests.inferlets.babbler import ENDS, INTERRUPT, babbling, prepare
 
 END = ENDS[1]
 MOST_TOLD_TOKENS = 512
@@ -74,7 +75,7 @@ def played(segments: Sequence[Segment], tools: Sequence[tuple[str, float, str]],
            agent: str = "asynchronous", later: Sequence[tuple[float, str, str]] = (), **options: Any) -> dict[str, Any]:
     async def play() -> dict[str, Any]:
         async with babbling(reserved=reserved, script=script_of(segments)) as kernel:
-            await kernel.images.add("ada", uploaded(PROGRAM), name="played")
+            await kernel.images.add("ada", upload(PROGRAM), name="played")
             given = {"tools": tools, "agent": agent, "later": later, "options": options}
             process = kernel.spawn("ada", "played", json.dumps(given))
             status = await process.ended()
@@ -204,7 +205,7 @@ def test_synchronous_agents_wait(parallel: bool, turns: int, seconds: float) -> 
         return "so."[len(rest):] if len(rest) < 3 else END
     async def play() -> dict[str, Any]:
         async with babbling(reserved=True, script=follow) as kernel:
-            await kernel.images.add("ada", uploaded(PROGRAM.replace('fill("?")', 'user("?")')), name="played")
+            await kernel.images.add("ada", upload(PROGRAM.replace('fill("?")', 'user("?")')), name="played")
             process = kernel.spawn("ada", "played", json.dumps({
                 "tools": [("f", 1.0, "7"), ("g", 2.0, "8")], "agent": "synchronous", "later": [],
                 "options": {"parallel": parallel}}))

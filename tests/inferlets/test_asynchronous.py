@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.calls.world import upload
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.virtual_clock import simulate
-from tests.inferlets.babbler import babbling, prepare, uploaded
+from tests.inferlets.babbler import babbling, prepare
 
 PROGRAMS, TURNS, AT_ONCE = 100, 5, 50        # turns of each: a thousand in both tests together
 
@@ -124,7 +125,7 @@ def check(report: dict[str, Any]) -> None:
 def test_no_interrupt_is_lost_or_told_twice(reserved: bool) -> None:
     async def test() -> list[dict[str, Any]]:
         async with babbling(reserved=reserved) as kernel:
-            await kernel.images.add("ada", uploaded(RANDOM_PROGRAM), name="random")
+            await kernel.images.add("ada", upload(RANDOM_PROGRAM), name="random")
             return [report for first in range(0, PROGRAMS, AT_ONCE)
                     for report in await reports(kernel, first, AT_ONCE)]
     prepare()
