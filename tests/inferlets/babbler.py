@@ -11,17 +11,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from benchmarks.calls.speaker import Speaker
 from cadenza.inferlets.async_calls.cml import CALL, END, HEAD, INTR, RESERVED, TRAP, Malformed, Parser, State
-from cadenza.kernel.device.batch import Batch, DeviceFacts, Int32, StepResult, UInt8
+from cadenza.kernel.device.batch import Int32
 from cadenza.kernel.device.local_link import LocalLink
-from cadenza.kernel.device.null_device import CostModel, NullDevice
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import Language
-from cadenza.kernel.limits import LANES
 from cadenza.kernel.model.chat import ChatTemplate
 from cadenza.kernel.model.facts import ModelFacts
 from cadenza.kernel.model.tokenizer import Tokenizer
@@ -56,47 +54,13 @@ def language(*, reserved: bool) -> Language:
 
 class Babbler:
     """What it says is a hash of all before it. With reserved tokens it does not care for the grammar: masks must; as
-    text it keeps it, since nothing else does."""
+    text it keeps it, since nothing else does. Called with all tokens before one, it gives that one."""
 
-    def __init__(self, words: Language, *, reserved: bool, script: Script | None = None, pages: int = 8192) -> None:
+    def __init__(self, words: Language, *, reserved: bool, script: Script | None = None) -> None:
         self._words, self._reserved, self._script = words, reserved, script
-        self._size = words.facts.vocabulary_size
-        self._null = NullDevice(pages=pages, vocabulary_size=self._size, cost=CostModel(fixed_ms=STEP_MS))
-        self._lanes = np.zeros(LANES, np.int32)
-        self._slots = np.zeros((pages, self._null.facts.page_tokens), np.int32)
 
-    @property
-    def facts(self) -> DeviceFacts:
-        return self._null.facts
-
-    def attach(self, host: UInt8) -> None:
-        self._null.attach(host)
-
-    def close(self) -> None:
-        self._null.close()
-
-    def step(self, batch: Batch) -> StepResult:
-        for source, target in batch.copies.tolist():
-            self._slots[target] = self._slots[source]
-        tokens = np.where(batch.tokens < 0, self._lanes[np.maximum(-1 - batch.tokens, 0)], batch.tokens)
-        self._slots.reshape(-1)[batch.slots] = tokens
-        result = self._null.step(batch)
-        result.tokens = np.array([self._said(batch, at) for at in range(len(batch.sample_tokens))], np.int32)
-        self._lanes[batch.sample_lanes] = result.tokens
-        return result
-
-    def _said(self, batch: Batch, sample: int) -> int:
-        at = int(batch.sample_tokens[sample])
-        row = int(np.searchsorted(batch.row_starts, at, "right")) - 1
-        segment = int(batch.segment_starts[row])
-        pages = batch.pages[batch.page_starts[segment] : batch.page_starts[segment + 1]]
-        seen = self._slots[pages].reshape(-1)[: batch.segment_tokens[segment]]
-        token = self._next(seen[: len(seen) - (int(batch.row_starts[row + 1]) - 1 - at)])
-        if batch.sample_masks[sample] >= 0:
-            allowed = np.unpackbits(batch.masks[batch.sample_masks[sample]], bitorder="little")
-            while not allowed[token]:
-                token = (token + 1) % self._size
-        return token
+    def __call__(self, seen: Int32) -> list[int]:
+        return [self._next(seen)]
 
     def _next(self, seen: Int32) -> int:
         if self._script is not None:
@@ -139,7 +103,8 @@ def prepare() -> None:
 async def babbling(*, reserved: bool, script: Script | None = None) -> AsyncIterator[Kernel]:
     """A kernel beside the babbler, or one who keeps to a script; nothing is left of it at the end."""
     words = language(reserved=reserved)
-    link = LocalLink(Babbler(words, reserved=reserved, script=script))
+    babbler = Babbler(words, reserved=reserved, script=script)
+    link = LocalLink(Speaker(babbler, words.facts.vocabulary_size, STEP_MS))
     with tempfile.TemporaryDirectory() as state:
         kernel = await assemble(link, words, Assembly(Path(state)))
         try:
