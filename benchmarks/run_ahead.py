@@ -28,7 +28,7 @@ def main(args):
     left = args.tokens
     while left > 0:
         most = 5 if args.hasty else left
-        run = inference.decode(inference.Run(kv.create(), [], [1], [], None, greedy, 400, [], [], 1, []))
+        run = inference.decode(inference.Run(kv.create(), [], [1], [], None, greedy, 400, [], [], 1, [], None, None))
         taken = 0
         while taken < most:
             events.wait([run], any_, None, [])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cadenza.kernel.device.batch import Batch, Int32, UInt8
+from cadenza.kernel.guide import LateMask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,7 @@ class BatchBuilder:
         self.samples = 0
         self.probes = 0
         self.copies: list[tuple[int, int]] = []
+        self.late: list[tuple[int, LateMask]] = []                       # masks that are not known yet, by their index
         self._tokens: list[int] = []
         self._positions: list[int] = []
         self._slots: list[int] = []
@@ -119,9 +121,12 @@ class BatchBuilder:
         """Of the row last added."""
         self._adapters[self.rows - 1] = slot
 
-    def add_sample(self, token: int, lane: int, sampler: Sampler, draw: int, mask: UInt8 | None) -> None:
+    def add_sample(self, token: int, lane: int, sampler: Sampler, draw: int, mask: UInt8 | LateMask | None) -> None:
         self.samples += 1
         masked = -1
+        if isinstance(mask, LateMask):
+            self.late.append((len(self._masks), mask))
+            mask = mask.anything
         if mask is not None:
             masked = self._masks.setdefault(id(mask), (len(self._masks), mask))[0]
         self._samples.append((token, lane, draw, masked))
@@ -199,6 +204,7 @@ class BatchBuilder:
         batch.sample_masks = np.array(masks, np.int32)
         if self._masks:
             batch.masks = np.stack([mask for _, mask in self._masks.values()])
+            batch.late_masks = np.array([index for index, _ in self.late], np.int32)
 
     def _build_probes(self, batch: Batch) -> None:
         probes = np.array(self._probes, np.int32)

@@ -16,6 +16,7 @@ from cadenza.kernel.device.batch import (
     Int32,
     UInt8,
 )
+from cadenza.kernel.grammar.matcher import Matcher
 from cadenza.kernel.guide import State
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.limits import ARGUMENTS_BYTES, MESSAGE_BYTES, RANGE_TOKENS, TOOL_SECONDS, TOPIC_BYTES
@@ -46,6 +47,10 @@ def fetch_files(process: Process, record: Any) -> tuple[File, list[File]]:
 
 def fetch_sampler(record: Any) -> Sampler:
     return Sampler(record.temperature, record.top_k, record.top_p, record.min_p, record.seed)
+
+
+def fetch_grammar(process: Process, handle: int | None) -> Matcher | None:
+    return None if handle is None else process.handles.get(handle, Matcher)
 
 
 def fetch_mask(inference: Inference, record: Any) -> UInt8 | None:

@@ -21,6 +21,7 @@ the host tier, come in from it, are copied; then the rows are computed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -82,6 +83,7 @@ class Batch:
     draws: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))              # [N] the token's offset
     sample_masks: Int32 = field(default_factory=lambda: _int32(0))                   # [N] index into masks, or −1
     masks: UInt8 = field(default_factory=lambda: np.zeros((0, 0), np.uint8))         # [M, ⌈V/8⌉]
+    late_masks: Int32 = field(default_factory=lambda: _int32(0))                     # [·] masks that come late
     # Probes.
     probe_tokens: Int32 = field(default_factory=lambda: _int32(0))                   # [Q] index into tokens
     probe_kinds: Int32 = field(default_factory=lambda: _int32(0))                    # [Q] PROBE_…
@@ -128,6 +130,7 @@ class DeviceFacts:
     vocabulary_size: int
     context_tokens: int
     host_pages: int = 0       # pages of the host tier
+    late_masks: bool = False  # steps may be submitted before all their masks are known
 
 
 @runtime_checkable
@@ -151,6 +154,16 @@ def adapting(device: Device) -> Adapting:
     if not isinstance(device, Adapting):
         raise Unsupported(f"the device ({device.facts.name}) takes no adapters")
     return device
+
+
+@runtime_checkable
+class LateMasking(Protocol):
+    """A device that samples under masks which are not known yet when a step begins: the kernel makes them out of what
+    the step before sampled, while the device computes."""
+
+    def ask_for_masks(self, ask: Callable[[], None]) -> None:
+        """Names whom it calls, once a step that has `late_masks`, before it reads `masks`: when that returns they are
+        there. Before the first step."""
 
 
 class Device(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -66,6 +66,7 @@ class TorchDevice:
             self._decoder = Decoder(config, weights, kind)
             self._kv = PagedKv(config, pages, page_tokens, kind)
         self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
+        self._ask_for_masks: Callable[[], None] = lambda: None
         self._closed = False
         self.facts = DeviceFacts(
             name=f"torch cpu {dtype}, {torch.get_num_threads()} threads",
@@ -139,6 +140,10 @@ class TorchDevice:
         if len(batch.copies):
             self._kv.copy(batch.copies)
 
+    def ask_for_masks(self, ask: Callable[[], None]) -> None:
+        """See `LateMasking`."""
+        self._ask_for_masks = ask
+
     def load_adapter(self, slot: int, directory: Path) -> None:
         """See `Adapting`."""
         adapter = read_adapter(directory)
@@ -184,6 +189,8 @@ class TorchDevice:
         logits = self._logits(batch, hidden[torch.from_numpy(asked.astype(np.int64))], asked, result)
         samples: Int64 = rows[: len(batch.sample_tokens)]
         probe(batch, logits, rows[len(samples) :], result)
+        if len(batch.late_masks):
+            self._ask_for_masks()
         result.tokens = sample(batch, logits, samples)
         remembered = batch.sample_lanes >= 0
         self._lanes[batch.sample_lanes[remembered]] = result.tokens[remembered]

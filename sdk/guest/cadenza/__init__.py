@@ -40,6 +40,7 @@ from .errors import (
 )
 from .events import Handle, timer, wait
 from .generation import Generation
+from .grammar import Grammar
 from .inference import Entropy, Logits, LogProbabilities, Mask, Run, Sampler, State, Top, TopTokens, Visible, forward
 from .kv import File
 from .process import Child, ExitStatus, kill, pid, signals, spawn
@@ -48,9 +49,9 @@ from .trace import mark
 
 __all__ = [
     "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Decoding", "Denied",
-    "DeviceLost", "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal",
-    "Invalid", "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run",
-    "Sampler", "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic",
+    "DeviceLost", "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Grammar", "Handle",
+    "Internal", "Invalid", "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady",
+    "Run", "Sampler", "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic",
     "channel", "errors", "events", "forward", "http", "inference", "kill", "kv", "mark", "messages", "model", "pid",
     "process", "publish", "pull", "push", "receive", "remote", "send", "signals", "spawn", "subscribe", "timer",
     "tools", "trace", "wait",

@@ -11,6 +11,7 @@ from .conversation import Conversation
 from .decoding import Decoding
 from .errors import Busy, Invalid
 from .generation import Generation
+from .grammar import Grammar
 from .inference import Completion, LogProbabilities, Mask, Probe, Run, Sampler, State, Top, TopTokens, forward
 from .kv import File
 from .model import Message
@@ -176,19 +177,21 @@ class Context:
         mask: Mask | None = None,
         deliver_every: int = 1,
         adapter: str | None = None,
+        grammar: Grammar | None = None,
     ) -> Generation:
         """Lets the model go on: an async iterator of text, `.text()` for all of it. Begins at once, never blocks.
 
         Ends with a stop token (the model's own by default; part of the context, not of the text), with a `stop`
         string (not part of the text), after `max_tokens`, or when the context is full. `deliver_every`: how many
-        tokens come at a time. `adapter`: in place of the context's, for what is computed from here on. Raises Invalid
-        when the context is empty, TooLong, NoPages, NotFound.
+        tokens come at a time. `adapter`: in place of the context's, for what is computed from here on. `grammar`: what
+        may be said, which moves it; it ends with a stop token where the grammar may end. Raises Invalid when the
+        context is empty, TooLong, NoPages, NotFound.
         """
         ends = model.facts().stop_tokens if stop_tokens is None else frozenset(stop_tokens)
         stops = (stop,) if isinstance(stop, str) else stop
         run = self._run(max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), deliver_every=deliver_every,
-                        adapter=adapter)
-        return Generation(run, self._tokens, self._settled, stops, ends)
+                        adapter=adapter, grammar=grammar)
+        return Generation(run, self._tokens, self._settled, stops, ends, grammar)
 
     def decode(
         self,
@@ -201,15 +204,16 @@ class Context:
         states: Sequence[State] = (),
         deliver_every: int = 1,
         adapter: str | None = None,
+        grammar: Grammar | None = None,
     ) -> Decoding:
         """As `generate`, token by token; `states` say what may be sampled by what was, and when what is put in
         (`interject`) goes in."""
         ends = model.facts().stop_tokens if stop_tokens is None else frozenset(stop_tokens)
         run = self._run(
             max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), stop_sequences=stop_sequences,
-            states=states, deliver_every=deliver_every, adapter=adapter,
+            states=states, deliver_every=deliver_every, adapter=adapter, grammar=grammar,
         )  # fmt: skip
-        return Decoding(run, self._tokens, self._settled, ends)
+        return Decoding(run, self._tokens, self._settled, ends, grammar)
 
     def _run(self, max_tokens: int | None, *, adapter: str | None, **options: Any) -> Run:
         self._write(generate=True)

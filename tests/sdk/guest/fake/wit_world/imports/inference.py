@@ -19,11 +19,12 @@ Sampler = record("Sampler", "temperature top_k top_p min_p seed")
 LogitMask = record("LogitMask", "tokens allowed")
 SampleRequest = record("SampleRequest", "row sampler")
 ProbeRequest = record("ProbeRequest", "row probe")
-Pass = record("Pass", "file reads tokens positions visible mask samples probes adapter")
+Pass = record("Pass", "file reads tokens positions visible mask samples probes adapter grammar")
 TopTokens = record("TopTokens", "tokens log_probabilities tail")
 PassCompletion = record("PassCompletion", "tokens probes computed_tokens reused_tokens")
 Run = record(
-    "Run", "file reads tokens positions mask sampler max_tokens stop_tokens stop_sequences deliver_every states adapter"
+    "Run", "file reads tokens positions mask sampler max_tokens stop_tokens stop_sequences deliver_every states "
+    "adapter grammar"
 )
 Move = record("Move", "token state")
 State = record("State", "mask moves otherwise open")
@@ -33,7 +34,7 @@ Probe_Entropy, Probe_Logits = record("Probe_Entropy", ""), record("Probe_Logits"
 ProbeAnswer_Top, ProbeAnswer_Logits = record("ProbeAnswer_Top", "value"), record("ProbeAnswer_Logits", "value")
 ProbeAnswer_Entropy = record("ProbeAnswer_Entropy", "value")
 ProbeAnswer_LogProbabilities = record("ProbeAnswer_LogProbabilities", "value")
-Finish = Enum("Finish", "RUNNING STOP_TOKEN STOP_SEQUENCE LENGTH CONTEXT_FULL STOPPED", start=0)
+Finish = Enum("Finish", "RUNNING STOP_TOKEN STOP_SEQUENCE LENGTH CONTEXT_FULL STOPPED GRAMMAR_END", start=0)
 
 
 def begin(file: int, tokens: list[int]) -> list[int]:
