@@ -16,7 +16,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator, FormatChecker
 
@@ -122,19 +122,26 @@ async def told(process: Process, count: int) -> list[str]:
     return said
 
 
-async def seconds(kernel: Kernel, schema: Schema | None, tokens: int, temperature: float) -> float:
-    """For all programs to say so many tokens each."""
+class Spent(NamedTuple):
+    """`kernel_us`: of CPU, by the kernel and the programs in it, for a token."""
+
+    seconds: float
+    kernel_us: float
+
+
+async def spent(kernel: Kernel, schema: Schema | None, tokens: int, temperature: float) -> Spent:
+    """By all programs, to say so many tokens each."""
     processes = [kernel.spawn("bench", "decode", json.dumps({
         "schema": schema, "tokens": tokens, "temperature": temperature, "seed": seed})) for seed in range(PROGRAMS)]
     for process in processes:
         await told(process, 1)
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     for process in processes:
         process.deliver("go")
     for process in processes:
         end = await process.ended()
         assert end.ending == "finished", (end, process.output.read(0)[0][-3:])
-    return time.perf_counter() - began
+    return Spent(time.perf_counter() - began, (time.process_time() - used) / PROGRAMS / tokens * 1e6)
 
 
 async def cost(kernel: Kernel, quick: bool) -> Figures:
@@ -145,18 +152,21 @@ async def cost(kernel: Kernel, quick: bool) -> Figures:
     for temperature in (0.0, 1.0):
         plain, masked, waiting = [], [], []
         for _ in range(rounds):
-            plain.append(await seconds(kernel, None, tokens, temperature))
-            masked.append(await seconds(kernel, ENDLESS, tokens, temperature))
+            plain.append(await spent(kernel, None, tokens, temperature))
+            masked.append(await spent(kernel, ENDLESS, tokens, temperature))
             link.facts = replace(facts, late_masks=False)
-            waiting.append(await seconds(kernel, ENDLESS, tokens, temperature))
+            waiting.append(await spent(kernel, ENDLESS, tokens, temperature))
             link.facts = facts
-            print(f"temperature {temperature:.0f}: plain {plain[-1]:.2f} s, grammar {masked[-1]:.2f}, waiting "
-                  f"{waiting[-1]:.2f}", flush=True)
+            print(f"temperature {temperature:.0f}: plain {plain[-1].seconds:.2f} s, grammar {masked[-1].seconds:.2f}, "
+                  f"waiting {waiting[-1].seconds:.2f}", flush=True)
         for name, found in (("overhead", masked), ("waiting_overhead", waiting)):
-            figures[f"{name}_percent_{temperature:.0f}"] = 100 * (min(found) / min(plain) - 1)
+            figures[f"{name}_percent_{temperature:.0f}"] = 100 * (min(found).seconds / min(plain).seconds - 1)
+            median = statistics.median(each.seconds for each in found)
             figures[f"median_{name}_percent_{temperature:.0f}"] = 100 * (
-                statistics.median(found) / statistics.median(plain) - 1)
-        figures[f"plain_tokens_per_s_{temperature:.0f}"] = PROGRAMS * tokens / min(plain)
+                median / statistics.median(each.seconds for each in plain) - 1)
+        figures[f"plain_tokens_per_s_{temperature:.0f}"] = PROGRAMS * tokens / min(plain).seconds
+        for name, found in (("plain", plain), ("grammar", masked)):
+            figures[f"{name}_kernel_us_{temperature:.0f}"] = min(each.kernel_us for each in found)
     return figures
 
 
