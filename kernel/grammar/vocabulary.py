@@ -11,12 +11,13 @@ from typing import Final
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-from cadenza.kernel.limits import GRAMMAR_LEXER_STATES, GRAMMAR_STEP_FUEL, GRAMMAR_STEP_ITEMS
+from cadenza.kernel.limits import GRAMMAR_LEXER_STATES, GRAMMAR_ROW_ITEMS, GRAMMAR_STEP_FUEL, GRAMMAR_STEP_ITEMS
 
 Encode = Callable[[str], list[int]]
 
-LIMITS: Final = LLParserLimits(step_lexer_fuel=GRAMMAR_STEP_FUEL, step_max_items=GRAMMAR_STEP_ITEMS,
-                               max_lexer_states=GRAMMAR_LEXER_STATES, verbose_errors=False)
+LIMITS: Final = LLParserLimits(
+    step_lexer_fuel=GRAMMAR_STEP_FUEL, step_max_items=GRAMMAR_STEP_ITEMS, max_items_in_row=GRAMMAR_ROW_ITEMS,
+    max_lexer_states=GRAMMAR_LEXER_STATES, verbose_errors=False)
 
 
 class Vocabulary:

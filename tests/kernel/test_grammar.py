@@ -183,6 +183,16 @@ def test_another_spelling_of_what_is_forced_fits() -> None:
     assert matcher.may_end
 
 
+def test_what_is_too_much_work_for_one_token_is_of_no_use_any_more() -> None:
+    rules = "start: " + " | ".join(f"r{n}" for n in range(300)) + "\n"
+    matcher = begun("lark", rules + "\n".join(f'r{n}: "x" start "{n}" | "y"' for n in range(300)))
+    with pytest.raises(LimitExceeded, match="too much work"):
+        matcher.advance(list(b"xxx"))
+    for use in (matcher.fork, matcher.forced, lambda: matcher.roll_back(1), lambda: matcher.mask):
+        with pytest.raises(LimitExceeded):
+            use()
+
+
 def test_special_tokens_are_named_or_absent() -> None:
     assert STOP not in allowed(begun("regex", "(?s:.)*x"))
     named = begun("lark", 'start: "a" <|stop|> "b"')
