@@ -180,7 +180,7 @@ class Engine:
                 self._starved_since = None
                 self.reclaimer.step_tokens = builder.tokens
             batch = builder.build()
-            batch.swap_outs, batch.swap_ins = self.pager.take_moves()
+            batch.moves, batch.swap_outs, batch.swap_ins = self.pager.take_moves()
             self.tokens_done += builder.tokens
             self.rows_done += builder.rows
             self.pages_copied += len(batch.copies)
