@@ -89,8 +89,8 @@ class Inference:
             raise LimitExceeded(f"a draft has at most {DRAFT_TOKENS} tokens, and a parent for each; this one has "
                                 f"{len(tokens) - 1} tokens and {len(parents)} parents", "draft_tokens")
         if any(not 0 <= parent <= number for number, parent in enumerate(parents)):
-            raise Invalid("the parent of a drafted token is the root, 0, or the number, from 1 on, of one drafted before "
-                          "it", "parents")
+            raise Invalid("the parent of a drafted token is the root, 0, or the number, from 1 on, of one before it",
+                          "parents")
         positions = self._check_input(process, file, reads, tokens, np.zeros(0, np.int32))
         positions = positions[0] + np.array(depths_of(parents), np.int32)
         check_sampler(sampler)

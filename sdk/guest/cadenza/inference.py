@@ -271,43 +271,52 @@ class Verdict:
     computed_tokens: int
 
 
-async def verify(
-    file: File,
-    token: int,
-    drafted: Sequence[int],
-    parents: Sequence[int],
-    *,
-    sampler: Sampler | None = None,
-    reads: Sequence[File] = (),
-    mask: Mask | None = None,
-    adapter: str | None = None,
-) -> Verdict:
+class Verification:
     """What the model says behind `token`, the last that is known, as far as it is drafted: in one pass, and what
-    decoding would have said. `drafted` is a tree: the parent of each token is `token`, 0, or the number, from 1 on, of
-    one before it; the likely ones come first. `file` then holds `token` and the accepted ones too.
+    decoding would have said. `await verification.take()`; `file` then holds `token` and the accepted ones too.
 
-    Raises what `forward` raises. Cancelled, the pass is too, and `file` holds what it held.
+    `drafted` is a tree: the parent of each token is `token`, 0, or the number, from 1 on, of one before it. The likely
+    ones come first.
     """
-    handle = Handle(
-        _verify(
-            kernel.Draft(
-                file.descriptor,
-                [read.descriptor for read in reads],
-                token,
-                list(drafted),
-                list(parents),
-                sampler_of(sampler or Sampler()),
-                mask_of(mask),
-                adapter,
+
+    __slots__ = ("handle",)
+
+    def __init__(
+        self,
+        file: File,
+        token: int,
+        drafted: Sequence[int],
+        parents: Sequence[int],
+        *,
+        sampler: Sampler | None = None,
+        reads: Sequence[File] = (),
+        mask: Mask | None = None,
+        adapter: str | None = None,
+    ) -> None:
+        """Submits it, and never blocks. Raises what `forward` raises."""
+        self.handle = Handle(
+            _verify(
+                kernel.Draft(
+                    file.descriptor,
+                    [read.descriptor for read in reads],
+                    token,
+                    list(drafted),
+                    list(parents),
+                    sampler_of(sampler or Sampler()),
+                    mask_of(mask),
+                    adapter,
+                )
             )
         )
-    )
-    try:
-        await handle
-        verdict = _take_verified(handle.number)
-    finally:
-        handle.close()
-    return Verdict(list(verdict.tokens), verdict.accepted, verdict.computed_tokens)
+
+    async def take(self) -> Verdict:
+        """Once. Raises what went wrong; then, or cancelled, `file` holds what it held."""
+        try:
+            await self.handle
+            verdict = _take_verified(self.handle.number)
+        finally:
+            self.handle.close()
+        return Verdict(verdict.tokens, verdict.accepted, verdict.computed_tokens)
 
 
 def sampler_of(sampler: Sampler) -> kernel.Sampler:
