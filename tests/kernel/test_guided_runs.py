@@ -11,8 +11,8 @@ import pytest
 
 from cadenza.kernel.guide import Guide, State
 from cadenza.kernel.inference import Inference
-from cadenza.kernel.passes import Sampler
 from cadenza.kernel.runs import Run
+from cadenza.kernel.sampler import Sampler
 from cadenza.kernel.virtual_clock import simulate
 from cadenza.kvfs.errors import Closed, Invalid, LimitExceeded, TooLong
 from tests.kernel.test_engine import NONE
