@@ -101,10 +101,13 @@ class Told:
                 continue
             seen = [*self.prompt, *self.tokens[:at]]
             drawn = next_token(seen, len(seen) - 1 if self.sampler.temperature else 0)
-            assert self.tokens[at] == allowed_from(drawn, self.automaton.allowed[state])
+            assert self.tokens[at] == allowed_from(drawn, self.allowed(state, seen))
             after = self.automaton.moves[state].get(self.tokens[at], self.automaton.otherwise[state])
             state = state if after is None else after
             at += 1
+
+    def allowed(self, state: int, seen: list[int]) -> np.ndarray:
+        return self.automaton.allowed[state]
 
 
 @pytest.mark.parametrize("run_ahead", [1, 2, 3, 5])
