@@ -290,11 +290,13 @@ def sampler_of(sampler: Sampler) -> kernel.Sampler:
     bias = [kernel.Bias(token, float(value)) for token, value in sampler.bias.items()]
     return kernel.Sampler(
         float(sampler.temperature), sampler.top_k, float(sampler.top_p), float(sampler.min_p), sampler.seed,
-        bias, sampler.penalties and penalties_of(sampler.penalties),
+        bias, penalties_of(sampler.penalties),
     )  # fmt: skip
 
 
-def penalties_of(penalties: Penalties) -> kernel.Penalties:
+def penalties_of(penalties: Penalties | None) -> kernel.Penalties | None:
+    if penalties is None:
+        return None
     repetition, frequency, presence = map(float, (penalties.repetition, penalties.frequency, penalties.presence))
     return kernel.Penalties(repetition, frequency, presence, penalties.window)
 
