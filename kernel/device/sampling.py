@@ -111,8 +111,8 @@ def draw(
 
 
 def sample(batch: Batch, logits: Float32, rows: Int64, histories: Histories) -> Int32:
-    """The batch's samples [N]. `logits` [·, V] and `rows` [N]: which of them each sample draws from."""
-    histories.forget(batch.forgotten)
+    """The batch's samples [N]. `logits` [·, V] and `rows` [N]: which of them each sample draws from.
+    What lanes have forgotten is forgotten before."""
     numbers = uniforms(batch.seeds, batch.draws)
     tokens = np.empty(len(rows), np.int32)
     for n, row in enumerate(rows.tolist()):

@@ -112,6 +112,7 @@ class TorchDevice:
         assert not self._closed, "a step after close"
         self._check(batch)
         result = StepResult(batch.step)
+        self._histories.forget(batch.forgotten)
         with torch.inference_mode():
             self._move(batch)
             if len(batch.tokens):
@@ -183,6 +184,8 @@ class TorchDevice:
         """The head is computed only for tokens that a sampler or a probe looks at, once each, and for scores."""
         if len(batch.score_tokens):
             result.scores = self._scores(batch, hidden, slots, result)
+        if not len(batch.sample_tokens) and not len(batch.probe_tokens):
+            return
         shown = batch.probe_kinds == PROBE_HIDDEN
         looked_at = np.concatenate((batch.sample_tokens, batch.probe_tokens[~shown]))
         asked, rows = np.unique(looked_at, return_inverse=True)

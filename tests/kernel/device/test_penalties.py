@@ -70,8 +70,43 @@ def test_a_lane_remembers_until_it_is_told_anew_or_forgets() -> None:
     later = asked(1, **penalised, told_starts=[0, 0])
     said = [int(sample(batch, logits, first, histories)[0]) for batch in (told, later, later, told, later)]
     assert said == [1, 2, 3, 1, 2]
-    sample(asked(0, forgotten=[5]), logits, first[:0], histories)
+    histories.forget(np.array([5, 9], np.int32))
     assert len(histories) == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(-8, 8, width=32), min_size=VOCABULARY, max_size=VOCABULARY),
+    st.dictionaries(tokens, st.floats(-9, 9, width=32), min_size=1), st.lists(tokens, min_size=1, max_size=40),
+    st.sets(tokens, min_size=1), st.floats(0.5, 4, width=32), st.floats(-2, 2, width=32),
+)
+def test_the_greatest_of_what_is_biased_penalised_and_allowed(
+    logits: list[float], bias: dict[int, float], said: list[int], allowed: set[int], repetition: float, presence: float
+) -> None:
+    batch = asked(1, sample_biases=[0], bias_starts=[0, len(bias)], bias_tokens=[*bias], bias_values=[*bias.values()],
+                  penalties=[[repetition, 0, presence]], windows=[0], told=said, told_starts=[0, len(said)],
+                  sample_masks=[0])
+    batch.masks = np.packbits([token in allowed for token in range(VOCABULARY)], bitorder="little")[None]
+    got = int(sample(batch, np.array([logits], np.float32), np.zeros(1, np.int64), Histories())[0])
+    biased = [value + bias.get(token, 0.0) for token, value in enumerate(logits)]
+    expected = reference(biased, said, repetition, 0.0, presence)
+    assert got in allowed
+    assert expected[got] >= max(expected[token] for token in allowed) - 1e-4
+
+
+def test_a_device_forgets_in_a_step_that_computes_nothing(driver: Driver) -> None:
+    row = Row(File(), [5, 9], samples=[(1, Sampler(lane=3))])
+    batch = driver.batch([row], [])
+    batch.penalties, batch.windows = np.array([[2, 0, 0]], np.float32), np.zeros(1, np.int32)
+    batch.told, batch.told_starts = np.array([5, 9], np.int32), np.array([0, 2], np.int32)
+    driver.device.step(batch)
+    again = driver.batch([Row(row.file, [-4], samples=[(0, Sampler(lane=3))])], [])
+    again.penalties, again.windows, again.told_starts = batch.penalties, batch.windows, np.zeros(2, np.int32)
+    driver.device.step(Batch(8, forgotten=np.array([2], np.int32)))
+    assert len(driver.device.step(again).tokens) == 1
+    driver.device.step(Batch(9, forgotten=np.array([3], np.int32)))
+    with pytest.raises(KeyError):
+        driver.device.step(again)
 
 
 def test_bias_comes_before_penalties_and_those_before_the_mask() -> None:
