@@ -137,6 +137,8 @@ class TorchDevice:
 
     def _move(self, batch: Batch) -> None:
         """Runs of neighbouring host pages go together."""
+        if len(batch.moves):
+            self._kv.move(batch.moves)
         for page, host in _runs(batch.swap_outs, 1):
             self._kv.save(page, self._host[host[0] : host[-1] + 1])
         for host, page in _runs(batch.swap_ins, 0):
@@ -233,6 +235,7 @@ class TorchDevice:
         assert _within(batch.tokens, -LANES, facts.vocabulary_size), "a token or lane that does not exist"
         assert _within(batch.slots, 0, slots), "a slot outside the pool"
         assert _within(batch.pages, 0, facts.pages), "a page outside the pool"
+        assert _within(batch.moves, 0, slots), "a token moves from or to where no slot is"
         assert _within(batch.swap_outs[:, 0], 0, facts.pages), "a page outside the pool goes out"
         assert _within(batch.swap_outs[:, 1], 0, len(self._host)), "a page goes out to where no host page is"
         assert _within(batch.swap_ins[:, 0], 0, len(self._host)), "a page comes in from where no host page is"
