@@ -174,7 +174,7 @@ class Comparison:
         ours.keep(GAP_PROGRAMS)
         worst, usual = await ours.gap(self._plan.long_prompt, 7000)
         self.figures |= {"gap_steps": worst / usual, "gap_step_ms": usual * 1e3}
-        say(f"a prompt of {self._plan.long_prompt} among {GAP_PROGRAMS} that decode: at worst {worst / usual:.1f} steps")
+        say(f"a prompt of {self._plan.long_prompt} among {GAP_PROGRAMS} that decode: {worst / usual:.1f} steps")
 
     def roof(self) -> None:
         """Between rounds of the others, on an idle machine."""

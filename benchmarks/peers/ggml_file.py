@@ -38,11 +38,11 @@ def bfloat16_tensors(file: Path) -> Iterator[tuple[str, npt.NDArray[np.uint16]]]
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         header: dict[str, Any] = json.loads(opened.read(length))
-    values = np.memmap(file, np.uint16, "r", offset=0 if (8 + length) % 2 == 0 else 1)
+    values = np.memmap(file, np.uint16, "r", offset=8 + length)
     for name, stored in header.items():
         if name != "__metadata__":
             assert stored["dtype"] == "BF16", (name, stored["dtype"])
-            first, end = ((8 + length + offset) // 2 for offset in stored["data_offsets"])
+            first, end = (offset // 2 for offset in stored["data_offsets"])
             yield name, values[first:end].reshape(stored["shape"])
 
 

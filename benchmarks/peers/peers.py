@@ -22,7 +22,7 @@ LLAMA_OPTIONS = "-DLLAVA_BUILD=OFF"
 
 @dataclass(frozen=True)
 class PeerKind:
-    """`module` runs the peer in a process that has `package`; `settings` go beside the directory and the threads."""
+    """`module` is run by a Python that has `package`; `settings` go beside the directory and the threads."""
 
     name: str
     package: str
@@ -31,11 +31,11 @@ class PeerKind:
 
 
 PEERS = (
-    PeerKind("transformers", "transformers", "with_transformers"),
-    PeerKind("llama_bf16", "llama_cpp", "with_llama", {"kind": "bf16"}),
-    PeerKind("llama_q8", "llama_cpp", "with_llama", {"kind": "q8_0"}),
-    PeerKind("openvino", "openvino_genai", "with_openvino"),
-    PeerKind("vllm", "vllm", "with_vllm"),
+    PeerKind("transformers", "transformers", "benchmarks.peers.with_transformers"),
+    PeerKind("llama_bf16", "llama_cpp", "benchmarks.peers.with_llama", {"kind": "bf16"}),
+    PeerKind("llama_q8", "llama_cpp", "benchmarks.peers.with_llama", {"kind": "q8_0"}),
+    PeerKind("openvino", "openvino_genai", "benchmarks.peers.with_openvino"),
+    PeerKind("vllm", "vllm", "benchmarks.peers.with_vllm"),
 )
 
 

@@ -27,6 +27,10 @@ class PeerProcess:
         self._process, self._log = process, log
         self.facts: dict[str, str] = {}
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def greedy(self, prompts: list[list[int]], tokens: int) -> list[list[int]]:
         said: list[list[int]] = await self._call("greedy", prompts, tokens)
         return said
@@ -60,9 +64,7 @@ class PeerProcess:
             await self._process.stdin.drain()
         answer = await self._process.stdout.readline()
         if not answer:
-            code = await self._process.wait()
-            how = signal.Signals(-code).name if code < 0 else f"exit {code}"
-            raise PeerFault(f"{how}: {last_line(self._log.read_text(errors='replace'))}")
+            raise PeerFault(f"{ending(await self._process.wait())}: {last_line(self._log.read_text(errors='replace'))}")
         return json.loads(answer)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -75,6 +77,13 @@ class PeerProcess:
         await self._process.wait()
 
 
+def ending(code: int) -> str:
+    """Of a process that ended by itself."""
+    if code == -signal.SIGILL:
+        return "does not run on this CPU (SIGILL)"
+    return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+
+
 def last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:SAID_BYTES] if lines else "it said nothing"
@@ -85,7 +94,7 @@ async def running(python: Path, module: str, settings: dict[str, Any], log: Path
     """The peer of `module`, its model loaded. What it prints goes to the file `log`. Raises PeerFault."""
     with log.open("wb") as said:
         process = await asyncio.create_subprocess_exec(
-            str(python), "-m", f"benchmarks.peers.{module}", stdin=asyncio.subprocess.PIPE,
+            str(python), "-m", module, stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=said, cwd=ROOT, start_new_session=True, limit=LINE_BYTES)
     peer = PeerProcess(process, log)
     try:
