@@ -47,7 +47,8 @@ def device_config(options: ServeOptions, directory: Path) -> DeviceConfig:
     dtype = choose_dtype(options.dtype, directory, model)
     return TorchConfig(pages=choose_pages(options, model, dtype), host_pages=choose_host_pages(options, model, dtype),
                        directory=str(directory),
-                       page_tokens=options.page_tokens, dtype=dtype, threads=choose_threads(options.threads))
+                       page_tokens=options.page_tokens, dtype=dtype, threads=choose_threads(options.threads),
+                       cache=str(options.cache))  # fmt: skip
 
 
 def choose_dtype(asked: str, directory: Path, model: ModelConfig) -> str:
