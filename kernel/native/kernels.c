@@ -157,15 +157,23 @@ INLINE void fetch(const int kind, const void *panel, int64_t step, int64_t input
     }
 }
 
+/* Of few rows the weights come from memory, and are asked for `ahead` bytes before they are needed: a little further in
+   the panel, or, while a panel is read for the last time, in the next one, which lies behind it. */
+#define AHEAD_BYTES 2048
+INLINE void ask(const void *panel, int64_t bytes, int64_t count) {
+    UNROLL for (int64_t line = 0; line < count; line += 64) __builtin_prefetch((const char *)panel + bytes + line);
+}
+
 /* out[row][half] += Σ x[row][input] · panel[input][half]. `rows` and `ways` are constants where it is called. */
 INLINE void product(const int rows, const int ways, const int kind, const float *x, int64_t pitch, const void *panel,
-                    int64_t step, int64_t depth, floats (*out)[2]) {
+                    int64_t step, int64_t depth, int64_t ahead, floats (*out)[2]) {
     floats sums[WAYS][ROWS][2], low, high;
     UNROLL for (int way = 0; way < ways; way++)
         UNROLL for (int row = 0; row < rows; row++)
             UNROLL for (int half = 0; half < 2; half++) sums[way][row][half] = way ? ZERO : out[row][half];
     int64_t input = 0;
-    for (; input + ways <= depth; input += ways)
+    for (; input + ways <= depth; input += ways) {
+        if (kind == BFLOAT16 && ahead) ask(panel, input * step * 2 + ahead, ways * PANEL * 2);
         UNROLL for (int way = 0; way < ways; way++) {
             fetch(kind, panel, step, input + way, &low, &high);
             UNROLL for (int row = 0; row < rows; row++) {
@@ -173,6 +181,7 @@ INLINE void product(const int rows, const int ways, const int kind, const float 
                 sums[way][row][1] += x[row * pitch + input + way] * high;
             }
         }
+    }
     for (; input < depth; input++) {
         fetch(kind, panel, step, input, &low, &high);
         UNROLL for (int row = 0; row < rows; row++) {
@@ -189,7 +198,8 @@ INLINE void product(const int rows, const int ways, const int kind, const float 
 
 /* The same with y in memory. y has `columns` outputs; those past them are not written. */
 INLINE void product_at(const int rows, const int ways, const int kind, const float *x, int64_t pitch, const void *panel,
-                       int64_t step, int64_t depth, float *y, int64_t y_pitch, int64_t columns, const float *start) {
+                       int64_t step, int64_t depth, int64_t ahead, float *y, int64_t y_pitch, int64_t columns,
+                       const float *start) {
     floats out[ROWS][2];
     UNROLL for (int row = 0; row < rows; row++) {
         const float *from = start ? start : y + row * y_pitch;
@@ -201,7 +211,7 @@ INLINE void product_at(const int rows, const int ways, const int kind, const flo
             memcpy(out[row], from, columns * sizeof(float));
         }
     }
-    product(rows, ways, kind, x, pitch, panel, step, depth, out);
+    product(rows, ways, kind, x, pitch, panel, step, depth, ahead, out);
     UNROLL for (int row = 0; row < rows; row++) {
         if (columns == PANEL) {
             *(floats *)(y + row * y_pitch) = out[row][0];
@@ -213,10 +223,10 @@ INLINE void product_at(const int rows, const int ways, const int kind, const flo
 }
 
 #define ROW_CASE(rows, ways) \
-    case rows: product_at(rows, ways, kind, x, pitch, panel, step, depth, y, y_pitch, columns, start); break;
+    case rows: product_at(rows, ways, kind, x, pitch, panel, step, depth, ahead, y, y_pitch, columns, start); break;
 
 INLINE void product_rows(const int kind, int64_t rows, const float *x, int64_t pitch, const void *panel, int64_t step,
-                         int64_t depth, float *y, int64_t y_pitch, int64_t columns, const float *start) {
+                         int64_t depth, int64_t ahead, float *y, int64_t y_pitch, int64_t columns, const float *start) {
     switch (rows) {
         ROW_CASE(1, 4) ROW_CASE(2, 2) ROW_CASE(3, 2) ROW_CASE(4, 1) ROW_CASE(5, 1) ROW_CASE(6, 1)
 #if ROWS > 6
@@ -228,10 +238,11 @@ INLINE void product_rows(const int kind, int64_t rows, const float *x, int64_t p
 /* Rows are cut into blocks of almost the same size, none above ROWS. */
 static void products(const int kind, int64_t rows, const float *x, int64_t pitch, const void *panel, int64_t step,
                      int64_t depth, float *y, int64_t y_pitch, int64_t columns, const float *start) {
-    for (int64_t left = parts(rows, ROWS); left; left--) {
-        int64_t some = parts(rows, left);
-        if (kind == BFLOAT16) product_rows(BFLOAT16, some, x, pitch, panel, step, depth, y, y_pitch, columns, start);
-        else product_rows(FLOAT32, some, x, pitch, panel, step, depth, y, y_pitch, columns, start);
+    int64_t blocks = parts(rows, ROWS), few = rows <= 2 * ROWS;
+    for (int64_t left = blocks; left; left--) {
+        int64_t some = parts(rows, left), ahead = !few ? 0 : blocks == 1 ? AHEAD_BYTES : left == 1 ? depth * step * 2 : 0;
+        if (kind == BFLOAT16) product_rows(BFLOAT16, some, x, pitch, panel, step, depth, ahead, y, y_pitch, columns, start);
+        else product_rows(FLOAT32, some, x, pitch, panel, step, depth, 0, y, y_pitch, columns, start);
         x += some * pitch, y += some * y_pitch, rows -= some;
     }
 }
@@ -313,11 +324,12 @@ INLINE ints add_pairs(ints sums, shorts weights, shorts inputs) {
 }
 
 INLINE void int8_product(const int rows, const int16_t *x, int64_t pitch, const int8_t *panel, int64_t depth,
-                         ints (*out)[2]) {
+                         int64_t ahead, ints (*out)[2]) {
     ints sums[ROWS][2] = {{{0}}};
     for (int64_t input = 0; input < depth; input += 2, panel += 2 * PANEL) {
         shorts low = __builtin_convertvector(*(const bytes_narrow *)panel, shorts);
         shorts high = __builtin_convertvector(*(const bytes_narrow *)(panel + PANEL), shorts);
+        if (ahead) ask(panel, ahead, 2 * PANEL);
         UNROLL for (int row = 0; row < rows; row++) {
             int32_t pair;
             memcpy(&pair, x + row * pitch + input, sizeof pair);
@@ -329,7 +341,7 @@ INLINE void int8_product(const int rows, const int16_t *x, int64_t pitch, const 
     UNROLL for (int row = 0; row < rows; row++) out[row][0] = sums[row][0], out[row][1] = sums[row][1];
 }
 
-#define INT8_CASE(rows) case rows: int8_product(rows, x, pitch, panel, pitch, out); break;
+#define INT8_CASE(rows) case rows: int8_product(rows, x, pitch, panel, pitch, ahead, out); break;
 
 static void int8_item(const void *task, int64_t item) {
     const Map *m = task;
@@ -339,9 +351,11 @@ static void int8_item(const void *task, int64_t item) {
     for (int64_t number = first; number < least(first + m->group, panels); number++) {
         const int8_t *panel = (const int8_t *)m->panels + number * PANEL * pitch;
         const float *scales = m->scales + number * PANEL, *bias = m->bias ? m->bias + number * PANEL : NO_BIAS;
-        for (int64_t row = first_row, left = parts(end - first_row, ROWS); left; left--) {
+        int64_t blocks = parts(end - first_row, ROWS), few = m->rows <= 2 * ROWS;
+        for (int64_t row = first_row, left = blocks; left; left--) {
             const int16_t *x = m->quantised + row * pitch;
             int64_t some = parts(end - row, left);
+            int64_t ahead = !few ? 0 : blocks == 1 ? AHEAD_BYTES : left == 1 ? PANEL * pitch : 0;
             ints out[ROWS][2];
             switch (some) {
                 INT8_CASE(1) INT8_CASE(2) INT8_CASE(3) INT8_CASE(4) INT8_CASE(5) INT8_CASE(6)
@@ -483,17 +497,23 @@ void add_norm(int64_t rows, int64_t width, float *x, const float *added, const f
 enum { SILU, GELU_TANH };
 typedef struct { int64_t width; int kind; const float *gate_up; float *out; } Gate;
 
+INLINE floats gate_of(int kind, floats x) {
+    if (kind == SILU) return x * sigmoid(x);
+    return 0.5f * x * (1.0f + hyperbolic_tangent(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+
 static void gate_item(const void *task, int64_t row) {
     const Gate *g = task;
     const float *gate = g->gate_up + row * 2 * g->width, *up = gate + g->width;
     float *out = g->out + row * g->width;
-    for (int64_t i = 0; i < g->width; i += LANES) {
-        floats x = ZERO, y = ZERO, made;
-        size_t size = least(LANES, g->width - i) * sizeof(float);
-        memcpy(&x, gate + i, size), memcpy(&y, up + i, size);
-        if (g->kind == SILU) made = x * sigmoid(x) * y;
-        else made = 0.5f * x * (1.0f + hyperbolic_tangent(0.7978845608f * (x + 0.044715f * x * x * x))) * y;
-        memcpy(out + i, &made, size);
+    int64_t i = 0;
+    for (; i + LANES <= g->width; i += LANES)
+        *(floats *)(out + i) = gate_of(g->kind, *(const floats *)(gate + i)) * *(const floats *)(up + i);
+    if (i < g->width) {
+        floats x = ZERO;
+        memcpy(&x, gate + i, (g->width - i) * sizeof(float));
+        x = gate_of(g->kind, x);
+        for (int lane = 0; i < g->width; i++, lane++) out[i] = x[lane] * up[i];
     }
 }
 
@@ -570,28 +590,107 @@ typedef struct {
 typedef struct {
     float queries[MOST_QUERIES * MOST_HEAD_DIM], turned[MOST_QUERIES * MOST_HEAD_DIM], sums[MOST_QUERIES * MOST_HEAD_DIM];
     float keys[MOST_HEAD_DIM * TILE], values[TILE * MOST_HEAD_DIM], scores[MOST_QUERIES * TILE];
-    float largest[MOST_QUERIES], weights[MOST_QUERIES];
+    float rows[8 * MOST_HEAD_DIM], largest[MOST_QUERIES], weights[MOST_QUERIES];
     int32_t offsets[TILE], positions[TILE];
     int64_t slots[TILE], count;
     int64_t wide;                                    /* head_dim, up to whole panels */
 } Block;
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define TRANSPOSES 1
+typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
+#define MIXED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+
+/* to[i][j] = from[j][i], 8 × 8 */
+static void transpose(const float *from, int64_t pitch, float *to, int64_t to_pitch) {
+    eight r[8], t[8];
+    UNROLL for (int i = 0; i < 8; i++) r[i] = *(const eight *)(from + i * pitch);
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = MIXED(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        t[i + 1] = MIXED(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) UNROLL for (int j = 0; j < 2; j++) {
+        r[i + 2 * j] = MIXED(t[i + j], t[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        r[i + 2 * j + 1] = MIXED(t[i + j], t[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        *(eight *)(to + i * to_pitch) = MIXED(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        *(eight *)(to + (i + 4) * to_pitch) = MIXED(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+#endif
+#endif
+
+/* Keys of up to eight tokens, b->rows, into their columns. */
+static void turn_keys(Block *b, int64_t token, int64_t count, int64_t size) {
+    int64_t i = 0;
+#ifdef TRANSPOSES
+    for (; i + 8 <= size; i += 8) transpose(b->rows + i, MOST_HEAD_DIM, b->keys + i * TILE + token, TILE);
+#endif
+    for (; i < size; i++) EACH(other, count) b->keys[i * TILE + token + other] = b->rows[other * MOST_HEAD_DIM + i];
+}
 
 static void read_tile(const Layer *l, Block *b, int64_t head) {
     const Reading *r = l->r;
     int64_t size = r->head_dim;
     EACH(token, b->count) {
         int64_t at = (head * r->slots + b->slots[token]) * size;
-        float row[MOST_HEAD_DIM];
+        float *key = b->rows + token % 8 * MOST_HEAD_DIM, *value = b->values + token * b->wide;
         if (r->kind == BFLOAT16) {
-            const uint16_t *key = (const uint16_t *)l->held_keys + at, *value = (const uint16_t *)l->held_values + at;
-            EACH(i, size) row[i] = widened(key[i]);
-            EACH(i, size) b->values[token * b->wide + i] = widened(value[i]);
+            const uint16_t *held_key = (const uint16_t *)l->held_keys + at, *held_value = (const uint16_t *)l->held_values + at;
+            EACH(i, size) key[i] = widened(held_key[i]);
+            EACH(i, size) value[i] = widened(held_value[i]);
         } else {
-            memcpy(row, (const float *)l->held_keys + at, size * sizeof(float));
-            memcpy(b->values + token * b->wide, (const float *)l->held_values + at, size * sizeof(float));
+            memcpy(key, (const float *)l->held_keys + at, size * sizeof(float));
+            memcpy(value, (const float *)l->held_values + at, size * sizeof(float));
         }
-        EACH(i, size) b->keys[i * TILE + token] = row[i];
+        if (token % 8 == 7 || token == b->count - 1) turn_keys(b, token / 8 * 8, token % 8 + 1, size);
     }
+}
+
+INLINE float largest_of(floats some) {
+    float found = some[0];
+    EACH(lane, LANES) found = some[lane] > found ? some[lane] : found;
+    return found;
+}
+
+INLINE float sum_of(floats some) {
+    float found = 0;
+    EACH(lane, LANES) found += some[lane];
+    return found;
+}
+
+/* 0 for a token of the tile that token `number` of the row sees, else −∞. */
+static void hide(const Reading *r, const Block *b, int64_t row, int64_t number, int64_t offset, int64_t length,
+                 float *hidden) {
+    int32_t own = r->positions[r->row_starts[row] + number];
+    const uint8_t *named = r->named_starts[row] < 0 ? NULL : r->named + r->named_starts[row] + number * length;
+    EACH(i, b->count) {
+        int seen = b->offsets[i] <= offset && b->positions[i] <= own && (!r->window || b->positions[i] > own - r->window);
+        hidden[i] = seen && (!named || named[b->offsets[i]]) ? 0.0f : -INFINITY;
+    }
+}
+
+/* The scores of a query become weights; the running sums of the query are brought to the new maximum. */
+static void add_scores(const Reading *r, Block *b, int64_t number, const float *hidden) {
+    floats *scores = (floats *)(b->scores + number * TILE), top = ZERO - INFINITY, sum = ZERO;
+    EACH(i, TILE / LANES) {
+        if (r->cap != 0.0f) scores[i] = r->cap * hyperbolic_tangent(scores[i] * (1.0f / r->cap));
+        scores[i] += *(const floats *)(hidden + i * LANES);
+        top = chosen(scores[i] > top, scores[i], top);
+    }
+    float before = b->largest[number], largest = largest_of(top);
+    largest = before > largest ? before : largest;
+    EACH(i, TILE / LANES) {
+        ints seen = *(const floats *)(hidden + i * LANES) == 0.0f;
+        scores[i] = (floats)(seen & (ints)exponential(scores[i] - largest));
+        sum += scores[i];
+    }
+    float kept = before == largest ? 1.0f : before == -INFINITY ? 0.0f : expf(before - largest);
+    b->largest[number] = largest;
+    b->weights[number] = b->weights[number] * kept + sum_of(sum);
+    if (kept != 1.0f) EACH(i, b->wide / LANES) ((floats *)(b->sums + number * b->wide))[i] *= kept;
 }
 
 /* Adds what a tile says to the sums of `tokens` tokens from row-local `first` on. `all`: each sees all of it. */
@@ -602,40 +701,11 @@ static void add_tile(const Layer *l, Block *b, int64_t row, int64_t first, int64
     EACH(part, TILE / PANEL)
         products(FLOAT32, many, queries, r->head_dim, b->keys + part * PANEL, TILE, r->head_dim,
                  b->scores + part * PANEL, TILE, PANEL, NO_BIAS);
+    float hidden[TILE];
+    EACH(i, TILE) hidden[i] = i < b->count ? 0.0f : -INFINITY;
     EACH(token, tokens) {
-        float hidden[TILE];
-        int32_t own = r->positions[r->row_starts[row] + first + token];
-        int64_t offset = before + first + token;
-        EACH(i, TILE) {
-            int seen = i < b->count && (all || (b->offsets[i] <= offset && b->positions[i] <= own
-                                                && (!r->window || b->positions[i] > own - r->window)));
-            if (seen && r->named_starts[row] >= 0)
-                seen = r->named[r->named_starts[row] + (first + token) * length + b->offsets[i]];
-            hidden[i] = seen ? 0.0f : -INFINITY;
-        }
-        EACH(query, r->group) {
-            int64_t number = token * r->group + query;
-            float *scores = b->scores + number * TILE, largest = b->largest[number], sum = 0;
-            EACH(i, TILE / LANES) {
-                floats some = *(floats *)(scores + i * LANES);
-                if (r->cap != 0.0f) some = r->cap * hyperbolic_tangent(some * (1.0f / r->cap));
-                *(floats *)(scores + i * LANES) = some + *(floats *)(hidden + i * LANES);
-            }
-            EACH(i, TILE) largest = scores[i] > largest ? scores[i] : largest;
-            if (largest == -INFINITY) {
-                memset(scores, 0, TILE * sizeof(float));
-                continue;
-            }
-            EACH(i, TILE / LANES) {
-                floats some = *(floats *)(scores + i * LANES), seen = *(floats *)(hidden + i * LANES);
-                *(floats *)(scores + i * LANES) = chosen(seen < 0.0f, ZERO, exponential(some - largest));
-            }
-            EACH(i, TILE) sum += scores[i];
-            float kept = b->largest[number] == -INFINITY ? 0.0f : expf(b->largest[number] - largest);
-            b->largest[number] = largest;
-            b->weights[number] = b->weights[number] * kept + sum;
-            if (kept != 1.0f) EACH(i, b->wide) b->sums[number * b->wide + i] *= kept;
-        }
+        if (!all) hide(r, b, row, first + token, before + first + token, length, hidden);
+        EACH(query, r->group) add_scores(r, b, token * r->group + query, hidden);
     }
     EACH(part, b->wide / PANEL)
         products(FLOAT32, many, b->scores, TILE, b->values + part * PANEL, b->wide, b->count, b->sums + part * PANEL,
@@ -654,7 +724,7 @@ static void flush(const Layer *l, Block *b, int64_t head, int64_t row, int64_t f
     int none = low > own_high || (r->window && high <= own_low - r->window);
     if (!none) {
         int all = b->offsets[b->count - 1] <= before + first && high <= own_low
-                  && (!r->window || low > own_high - r->window);
+                  && (!r->window || low > own_high - r->window) && r->named_starts[row] < 0;
         read_tile(l, b, head);
         add_tile(l, b, row, first, tokens, all, before, queries, length);
     }
@@ -668,6 +738,17 @@ static const float *turned_for(const Reading *r, Block *b, int64_t segment, int6
     memcpy(b->turned, b->queries, many * r->head_dim * sizeof(float));
     EACH(number, many) rotate(b->turned + number * r->head_dim, angle, angle + r->half, r->half);
     return b->turned;
+}
+
+/* What is read next comes from anywhere in the pool. */
+static void ask_page(const Layer *l, int64_t head, int64_t page) {
+    const Reading *r = l->r;
+    int64_t size = r->head_dim * (r->kind == BFLOAT16 ? 2 : 4);
+    int64_t at = (head * r->slots + page * r->page_tokens) * size, bytes = least(TILE, r->page_tokens) * size;
+    for (int64_t line = 0; line < bytes; line += 64) {
+        __builtin_prefetch(l->held_keys + at + line);
+        __builtin_prefetch(l->held_values + at + line);
+    }
 }
 
 static void attention_item(const void *task, int64_t item) {
@@ -690,15 +771,22 @@ static void attention_item(const void *task, int64_t item) {
     }
     for (int64_t segment = segments; segment <= last; segment++) {
         const float *queries = turned_for(r, b, segment, many);
-        int64_t slot = r->segment_skips[segment];
-        EACH(i, r->segment_tokens[segment]) {
-            int64_t offset = r->segment_firsts[segment] + i;
-            if (offset > before + first + tokens - 1) break;
-            int64_t page = r->pages[r->page_starts[segment] + (slot + i) / r->page_tokens];
-            int64_t place = page * r->page_tokens + (slot + i) % r->page_tokens;
-            b->slots[b->count] = place, b->offsets[b->count] = offset;
-            b->positions[b->count++] = r->slot_positions[place] + r->segment_shifts[segment];
-            if (b->count == TILE) flush(l, b, head, row, first, tokens, before, queries, length);
+        int64_t first_offset = r->segment_firsts[segment], place = r->segment_skips[segment] % r->page_tokens;
+        int64_t left = least(r->segment_tokens[segment], before + first + tokens - first_offset);
+        const int32_t *page = r->pages + r->page_starts[segment] + r->segment_skips[segment] / r->page_tokens;
+        for (; left > 0; page++, place = 0) {
+            int64_t run = least(left, r->page_tokens - place), slot = *page * r->page_tokens + place;
+            if (left > run) ask_page(l, head, page[1]);
+            left -= run;
+            for (int64_t some; run; run -= some, slot += some, first_offset += some) {
+                some = least(run, TILE - b->count);
+                EACH(i, some) {
+                    b->slots[b->count + i] = slot + i, b->offsets[b->count + i] = first_offset + i;
+                    b->positions[b->count + i] = r->slot_positions[slot + i] + r->segment_shifts[segment];
+                }
+                b->count += some;
+                if (b->count == TILE) flush(l, b, head, row, first, tokens, before, queries, length);
+            }
         }
         if (segment == last || r->turns[segment] != r->turns[segment + 1])
             flush(l, b, head, row, first, tokens, before, queries, length);
