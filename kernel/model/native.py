@@ -72,8 +72,9 @@ class NativeLinear:
         self._addresses = self._panels.data_ptr(), _address(self._bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        x, y = x.contiguous(), self._scratch("linear", len(x), self._out)
-        self._kernel(len(x), self._in, self._out, x.data_ptr(), *self._addresses, y.data_ptr())
+        x, rows = x.contiguous(), x.shape[0]
+        y = self._scratch("linear", rows, self._out)
+        self._kernel(rows, self._in, self._out, x.data_ptr(), *self._addresses, y.data_ptr())
         return y
 
 
@@ -90,7 +91,7 @@ class NativeInt8Linear:
         self._addresses = self._panels.data_ptr(), _address(self._scales), _address(self._bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        x, rows = x.contiguous(), len(x)
+        x, rows = x.contiguous(), x.shape[0]
         y, inputs = self._scratch("linear", rows, self._out), self._scratch("int16", rows, self._in // 2 + 1)
         scales = self._scratch("scales", rows, 1)
         self._kernel(rows, self._in, self._out, x.data_ptr(), *self._addresses, inputs.data_ptr(), scales.data_ptr(),
@@ -123,8 +124,9 @@ class NativeNorm:
         return x, self._normed("norm after", x, added)
 
     def _normed(self, name: str, x: Tensor, added: Tensor | None) -> Tensor:
-        out = self._scratch(name, len(x), self._width)
-        self._kernel(len(x), self._width, x.data_ptr(), _address(added), self._address, self._epsilon, out.data_ptr())
+        rows = x.shape[0]
+        out = self._scratch(name, rows, self._width)
+        self._kernel(rows, self._width, x.data_ptr(), _address(added), self._address, self._epsilon, out.data_ptr())
         return out
 
 

@@ -24,26 +24,23 @@ _ARRAYS = dict.fromkeys((
     "item_rows", "item_firsts", "positions", "new_slots", "row_starts", "segment_starts", "segment_tokens",
     "segment_firsts", "segment_skips", "segment_shifts", "page_starts", "pages", "slot_positions", "turns",
 ), np.int32)  # fmt: skip
-_ARRAYS_BEHIND = {"angles": np.float32, "named_starts": np.int64, "named": np.uint8}
+_TYPES = {**_ARRAYS, "angles": np.float32, "named_starts": np.int64, "named": np.uint8}
 
 
 class Reading(Structure):
     """What `attention` is told of a step (`Reading` in kernels.c). Keeps the arrays that it points to."""
 
     _fields_ = (
-        *((name, c_int64) for name in _SIZES), *((name, c_void_p) for name in (*_ARRAYS, *_ARRAYS_BEHIND)),
+        *((name, c_int64) for name in _SIZES), *((name, c_void_p) for name in _TYPES),
         ("item_tokens", c_int64), ("cap", c_float),
     )  # fmt: skip
 
     @classmethod
     def of(cls, *, cap: float, item_tokens: int, **given: Any) -> Reading:
         """Sizes and arrays by their names."""
-        made = cls(cap=cap, item_tokens=item_tokens, **{name: given[name] for name in _SIZES})
-        made.kept = []
-        for name, kind in (_ARRAYS | _ARRAYS_BEHIND).items():
-            array = np.ascontiguousarray(given[name], kind)
-            made.kept.append(array)
-            setattr(made, name, address(array))
+        kept = [np.ascontiguousarray(given[name], kind) for name, kind in _TYPES.items()]
+        made = cls(*[given[name] for name in _SIZES], *map(address, kept), item_tokens, cap)
+        made.kept = kept
         return made
 
     kept: list[NDArray[Any]]
