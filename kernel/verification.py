@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cadenza.kernel.breadth import Breadth
 from cadenza.kernel.device.batch import Int32, StepResult, UInt8
-from cadenza.kernel.passes import Breadth, Row, Sampler, Work
+from cadenza.kernel.passes import Row, Work
+from cadenza.kernel.sampler import Past, Sampler, tokens_told
 from cadenza.kvfs.errors import CadenzaError, NotReady
 
 if TYPE_CHECKING:
@@ -74,8 +76,10 @@ class Verification(Work):
         self._parents = parents
         self._sampler = sampler
         self._mask = mask
-        self._visible = ranges_of(parents, self.start + sum(map(len, reads)))
-        self.breadth = Breadth(len(parents), 0, 0, len(self._visible), self.breadth.reads)
+        before = self.start + sum(map(len, reads))
+        self._visible = ranges_of(parents, before)
+        told = tokens_told(before, [(row, sampler) for row in range(len(inputs))])
+        self.breadth = Breadth(len(parents), 0, 0, len(self._visible), self.breadth.reads, told)
         self.plain = False
         self._verdict: Verdict | None = None
         self._error: CadenzaError | None = None
@@ -90,8 +94,15 @@ class Verification(Work):
         self.inputs, self._parents = self.inputs[:count], self._parents[: count - 1]
         if len(self._visible):
             builder.add_visible(self._visible[self._visible[:, 0] < count])
-        for row, depth in enumerate(depths_of(self._parents)):
-            builder.add_sample(first + row, -1, self._sampler, self.start + depth, self._mask)
+        for row, (depth, told) in enumerate(zip(depths_of(self._parents), self._told(count), strict=True)):
+            builder.add_sample(first + row, -1, self._sampler, self.start + depth, self._mask, told)
+
+    def _told(self, count: int) -> list[Int32 | None]:
+        """The history of each row: what is before, and its own ancestors."""
+        if self._sampler.penalties is None:
+            return [None] * count
+        past, named, window = Past(self.reads, self.file), self._visible, self._sampler.penalties.window
+        return [past.seen(past.end - count + row, window, named[named[:, 0] == row]) for row in range(count)]
 
     def accept(self, result: StepResult, row: Row) -> None:
         if row.samples == row.samples_end:

@@ -26,6 +26,9 @@ class PagedKv:
         self.positions = np.zeros(pages * page_tokens, np.int32)                    # [slots]
         self.page_tokens = page_tokens
         self.head_dim = config.head_dim
+        self.dtype = dtype
+        # Of each layer: where its keys lie, and its values.
+        self.addresses = [(layer[0].data_ptr(), layer[1].data_ptr()) for layer in self._pages]
 
     def copy(self, copies: Int32) -> None:
         """Whole pages, `copies` [C, 2] of (from, to), as if one after the other."""

@@ -23,8 +23,9 @@ from cadenza.kernel.limits import DRAFT_TOKENS, ProcessLimits
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.weights import RandomWeights
 from cadenza.kernel.pager import Pager
-from cadenza.kernel.passes import Probe, Sampler
+from cadenza.kernel.passes import Probe
 from cadenza.kernel.process import Process
+from cadenza.kernel.sampler import Penalties, Sampler
 from cadenza.kernel.verification import Verdict, Verification, depths_of, ranges_of
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import Busy, Internal, Invalid, LimitExceeded, NotReady, TooLong
@@ -273,13 +274,14 @@ class Models:
 
 @settings(max_examples=20, deadline=None)
 @given(source=st.randoms(use_true_random=False), seed=st.integers(0, 3), temperature=st.sampled_from([0.0, 1.0, 3.0]),
+       penalties=st.sampled_from([None, Penalties(1.5, 0.5, 0.3), Penalties(1.5, 0.5, 0.3, window=4)]),
        pages=st.sampled_from([24, 80]), programs=st.integers(1, 3))
-def test_the_model_says_what_it_says_plainly(source: Random, seed: int, temperature: float, pages: int,
-                                             programs: int) -> None:
+def test_the_model_says_what_it_says_plainly(source: Random, seed: int, temperature: float,
+                                             penalties: Penalties | None, pages: int, programs: int) -> None:
     async def test() -> None:
         torch.set_num_threads(1)
         models = Models(seed, pages)
-        sampler = Sampler(temperature, top_p=0.95 if seed % 2 else 1.0, seed=seed)
+        sampler = Sampler(temperature, top_p=0.95 if seed % 2 else 1.0, seed=seed, penalties=penalties)
         prompts = [[source.randrange(24) for _ in range(source.randrange(1, 9))] for _ in range(programs)]
         plain = [models.files.create("ada") for _ in prompts]
         ways = [await models.decoded(file, prompt, sampler) for file, prompt in zip(plain, prompts, strict=True)]
