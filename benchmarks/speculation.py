@@ -22,8 +22,9 @@ from benchmarks.harness import Figures, run
 from cadenza.inferlets.speculation.stream import Lookup, Stream
 from cadenza.inferlets.speculation.table import Table
 from cadenza.kernel.kernel import Kernel
-from cadenza.kernel.language import Language
+from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.directory import resolve_directory
+from cadenza.kernel.model.tokenizer import Tokenizer
 from cadenza.server.boot import boot
 from cadenza.server.options import ServeOptions
 from train.evaluate import held_out_questions
@@ -41,15 +42,19 @@ Said = list[list[list[int]]]
 # --- text replay ---
 
 def replay(kind: str, tokens_each: int, texts: int) -> Figures:
-    language = Language.from_directory(resolve_directory(None))
+    model = resolve_directory(None)
+    tokenizer = Tokenizer.from_directory(model, ModelConfig.from_directory(model))
     files = sorted(path for pattern in TEXTS[kind] for path in ROOT.glob(pattern))
-    tokens = [language.tokenize(path.read_text(), special=False) for path in files]
+    tokens = [tokenizer.encode(path.read_text(), False) for path in files]
     said = [each[:tokens_each] for each in tokens[::4] if len(each) >= tokens_each // 2][:texts]
     frozen = Table.frozen([each for number, each in enumerate(tokens) if number % 4], leaders=16_384)
     learning, both = Table(), Table()
     drafters: dict[str, Callable[[], Drafter]] = {
-        f"accepted_dual_{kind}": lambda: Stream(both, frozen), f"accepted_dynamic_{kind}": lambda: Stream(learning, None),
-        f"accepted_frozen_{kind}": lambda: Stream(None, frozen), f"prompt_lookup_{kind}": Lookup}
+        f"accepted_dual_{kind}": lambda: Stream(both, frozen),
+        f"accepted_dynamic_{kind}": lambda: Stream(learning, None),
+        f"accepted_frozen_{kind}": lambda: Stream(None, frozen),
+        f"prompt_lookup_{kind}": Lookup,
+    }
     figures = {name: tokens_a_pass(said, drafter) for name, drafter in drafters.items()}
     print(f"{kind}: {sum(map(len, said))} tokens of {len(said)} texts, {len(frozen)} leaders in the frozen table; "
           + ", ".join(f"{name} {value:.2f}" for name, value in figures.items()), flush=True)
@@ -82,7 +87,8 @@ def upload() -> bytes:
     return written.getvalue()
 
 
-async def ends(kernel: Kernel, kind: str, prompts: list[list[str]], temperature: float, tokens: int) -> tuple[float, Said]:
+async def ends(kernel: Kernel, kind: str, prompts: list[list[str]], temperature: float,
+               tokens: int) -> tuple[float, Said]:
     """Seconds until the last of the programs has ended, each with its own prompts; what each said."""
     began = time.perf_counter()
     processes = [kernel.spawn(USER, "drafts", json.dumps({"kind": kind, "prompts": its, "temperature": temperature,

@@ -15,6 +15,7 @@ RATE = 0.15                # of the moving averages
 FIRST_PLAIN = 4            # tokens decoded plainly before anything is known,
 MOST_PLAIN = 128           # and at most, before it is seen again whether a draft pays
 PROBE_TOKENS = 512         # decoded plainly, after which a pass is tried though none seems to pay
+FURTHER = 2                # tokens drafted beyond those that are known to pay: to see whether they do
 GAIN = 1.05                # a draft must be so much faster
 DEAR = 1.25, 0.03          # what a pass takes, t₀ and t₁, in times of plain decoding, until one has been measured
 
@@ -66,7 +67,7 @@ class Pace:
                 best, size = rate, n
         if not size and self._since_pass >= PROBE_TOKENS and self._accepted[0] > 0.3:
             size = 4
-        return size
+        return min(size + FURTHER, self.most) if size else 0
 
     @property
     def fitted(self) -> tuple[float, float]:

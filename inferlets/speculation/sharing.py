@@ -18,6 +18,7 @@ from cadenza import channel, process
 from cadenza.errors import LimitExceeded
 
 from .cacheback import Cacheback
+from .stream import Stream
 from .table import Table
 
 NAME = "cacheback"
@@ -38,6 +39,10 @@ class Shared(Cacheback):
         self._asked = channel.pull(name)
         with contextlib.suppress(LimitExceeded):                  # enough others ask
             channel.push(name, str(self._pid))
+
+    def drafter(self) -> Stream:
+        self.exchange()
+        return super().drafter()
 
     def heard(self, tokens: Sequence[int]) -> None:
         self._recent.extend(tokens)
