@@ -55,10 +55,6 @@ class Reading(Structure):
         return addressof(self)
 
 
-def address(self) -> int:
-        return addressof(self)
-
-
 def address(array: NDArray[Any]) -> int:
     """Of its first value."""
     found: int = array.__array_interface__["data"][0]
