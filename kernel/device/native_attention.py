@@ -39,20 +39,19 @@ class NativeAttention:
         block = operations.kernels.most_queries // group
         rows, firsts = _items(batch.row_starts, block)
         named_starts, named = _named(batch, kv.page_tokens)
-        self._readings = {
-            sight.window: Reading.of(
-                rows=len(batch.row_starts) - 1, items=len(rows), page_tokens=kv.page_tokens, slots=len(kv.positions),
-                kv_heads=config.kv_heads, group=group, head_dim=config.head_dim,
-                kind=BFLOAT16 if kv.dtype == torch.bfloat16 else FLOAT32, window=sight.window,
-                half=len(sight.frequencies), item_rows=rows, item_firsts=firsts, positions=batch.positions,
-                new_slots=batch.slots, row_starts=batch.row_starts, segment_starts=batch.segment_starts,
-                segment_tokens=batch.segment_tokens, segment_firsts=batch.segment_firsts,
-                segment_skips=batch.segment_skips, segment_shifts=batch.segment_shifts, page_starts=batch.page_starts,
-                pages=batch.pages, slot_positions=kv.positions, turns=turns, angles=angles, named_starts=named_starts,
-                named=named, item_tokens=block, cap=sight.cap)
-            for sight in {sight.window: sight for sight in sights}.values()
-            for turns, angles in [_turns(batch.segment_shifts, sight.frequencies)]
-        }  # fmt: skip
+        kind = BFLOAT16 if kv.dtype == torch.bfloat16 else FLOAT32
+        sizes = (len(batch.row_starts) - 1, len(rows), kv.page_tokens, len(kv.positions), config.kv_heads, group,
+                 config.head_dim, kind)  # fmt: skip
+        arrays = (rows, firsts, batch.positions, batch.slots, batch.row_starts, batch.segment_starts,
+                  batch.segment_tokens, batch.segment_firsts, batch.segment_skips, batch.segment_shifts,
+                  batch.page_starts, batch.pages)  # fmt: skip
+        self._readings: dict[int, Reading] = {}
+        for sight in sights:
+            if sight.window not in self._readings:
+                turns, angles = _turns(batch.segment_shifts, sight.frequencies)
+                self._readings[sight.window] = Reading.of(
+                    (*sizes, sight.window, len(sight.frequencies)), (*arrays, turns), kv.positions, angles,
+                    named_starts, named, block, sight.cap)  # fmt: skip
 
     @staticmethod
     def serves(config: ModelConfig, kernels: Kernels) -> bool:
@@ -64,7 +63,7 @@ class NativeAttention:
         sight, pitch = self._sights[layer], queries.stride(0)
         assert keys.stride(0) == values.stride(0) == pitch, "queries, keys and values lie side by side"
         out = self._scratch("attended", self._tokens, self._width)
-        self._kernel(self._readings[sight.window].address, self._tokens, queries.data_ptr(), keys.data_ptr(),
+        self._kernel(self._readings[sight.window].place, self._tokens, queries.data_ptr(), keys.data_ptr(),
                      values.data_ptr(), pitch, 0 if sight.sinks is None else sight.sinks.data_ptr(),
                      *self._kv.addresses[layer], out.data_ptr())  # fmt: skip
         return out

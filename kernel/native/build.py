@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cadenza.kvfs.errors import Unsupported
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCE = Path(__file__).with_name("kernels.c")             # includes the headers beside it
 CPU = Path("/proc/cpuinfo")
 COMPILE_SECONDS = 120                    # it takes two where nobody else computes
 FAULT_CHARACTERS = 400                   # of what the compiler says
@@ -26,7 +26,8 @@ def library(cache: Path, compiler: Sequence[str] = ()) -> Path:
     compiler = compiler or shlex.split(os.environ.get("CC", "cc"))
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     command = [*compiler, "-O3", native, "-fPIC", "-shared", "-pthread"]
-    told = (SOURCE.read_bytes(), _run([*compiler, "--version"]).encode(), " ".join(command).encode(), _cpu().encode())
+    sources = [file.read_bytes() for file in sorted(SOURCE.parent.glob("*.[ch]"))]
+    told = (*sources, *(text.encode() for text in (_run([*compiler, "--version"]), " ".join(command), _cpu())))
     kept = cache / "native" / f"kernels-{hashlib.sha256(b'%'.join(told)).hexdigest()[:32]}.so"
     if not kept.exists():
         try:

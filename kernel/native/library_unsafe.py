@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import CDLL, Structure, addressof, c_char_p, c_float, c_int, c_int64, c_void_p
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +16,42 @@ from numpy.typing import NDArray
 from cadenza.kernel.native.build import library
 from cadenza.kvfs.errors import Unsupported
 
+Int32 = NDArray[np.int32]
+
 BFLOAT16, FLOAT32 = range(2)             # how keys and values are held
 GATES = {"silu": 0, "gelu_tanh": 1}
 HUGE_PAGE_BYTES = 2 << 20
 
 _SIZES = ("rows", "items", "page_tokens", "slots", "kv_heads", "group", "head_dim", "kind", "window", "half")
-_ARRAYS = dict.fromkeys((
-    "item_rows", "item_firsts", "positions", "new_slots", "row_starts", "segment_starts", "segment_tokens",
-    "segment_firsts", "segment_skips", "segment_shifts", "page_starts", "pages", "slot_positions", "turns",
-), np.int32)  # fmt: skip
-_TYPES = {**_ARRAYS, "angles": np.float32, "named_starts": np.int64, "named": np.uint8}
+_ARRAYS = ("item_rows", "item_firsts", "positions", "new_slots", "row_starts", "segment_starts", "segment_tokens",
+           "segment_firsts", "segment_skips", "segment_shifts", "page_starts", "pages", "turns")  # fmt: skip
 
 
 class Reading(Structure):
-    """What `attention` is told of a step (`Reading` in kernels.c). Keeps the arrays that it points to."""
+    """What `attention` is told of a step (`Reading` in attention.h). Keeps the arrays that it points to."""
 
     _fields_ = (
-        *((name, c_int64) for name in _SIZES), *((name, c_void_p) for name in _TYPES),
+        *((name, c_int64) for name in _SIZES),
+        *((name, c_void_p) for name in (*_ARRAYS, "slot_positions", "angles", "named_starts", "named")),
         ("item_tokens", c_int64), ("cap", c_float),
     )  # fmt: skip
+    kept: tuple[NDArray[Any], ...]
 
     @classmethod
-    def of(cls, *, cap: float, item_tokens: int, **given: Any) -> Reading:
-        """Sizes and arrays by their names."""
-        kept = [np.ascontiguousarray(given[name], kind) for name, kind in _TYPES.items()]
-        made = cls(*[given[name] for name in _SIZES], *map(address, kept), item_tokens, cap)
-        made.kept = kept
+    def of(
+        cls, sizes: Sequence[int], arrays: Sequence[Int32], slot_positions: Int32, angles: NDArray[np.float32],
+        named_starts: NDArray[np.int64], named: NDArray[np.uint8], item_tokens: int, cap: float,
+    ) -> Reading:  # fmt: skip
+        """`sizes` and `arrays` in the order of the fields; those arrays are copied, the others are pointed to."""
+        flat = np.concatenate(arrays, dtype=np.int32)
+        starts = accumulate((4 * len(array) for array in arrays[:-1]), initial=address(flat))
+        made = cls(*sizes, *starts, address(slot_positions), address(angles), address(named_starts), address(named),
+                   item_tokens, cap)  # fmt: skip
+        made.kept = (flat, slot_positions, angles, named_starts, named)
         return made
 
-    kept: list[NDArray[Any]]
-
     @property
-    def address(self) -> int:
+    def place(self) -> int:
         return addressof(self)
 
 
