@@ -28,7 +28,7 @@ from wit_world.imports import events, inference, kv
 
 def main(args):
     file, any_, last = kv.create(), events.Until.ANY, []
-    greedy = inference.Sampler(0.0, 0, 1.0, 0.0, 0)
+    greedy = inference.Sampler(0.0, 0, 1.0, 0.0, 0, [], None)
     for prompt, completion, seconds in args.turns:
         tokens = last + [1 + (args.number * 977 + n * 31) % 900 for n in range(prompt)]
         handle = inference.decode(inference.Run(

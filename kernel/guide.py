@@ -175,6 +175,18 @@ class Grammar:
         self.mask: UInt8 = self._matcher.mask if other is None else self._matcher.mask & other
 
 
+def unknown_mask(guide: Guide, vocabulary_size: int, *, greedy: bool) -> UInt8 | LateMask | None:
+    """What serves best for a sample while it is not known what those before it are."""
+    if guide.exact:
+        return LateMask(guide, vocabulary_size)
+    return guide.loosest if greedy else guide.mask
+
+
+def well_drawn(guide: Guide, mask: UInt8 | LateMask | None, token: int, *, greedy: bool) -> bool:
+    """Whether `token`, drawn under `mask`, is what the guide's own mask gives."""
+    return guide.exact or mask is guide.mask or (mask is guide.loosest and greedy and allows(guide.mask, token))
+
+
 def allows(mask: UInt8 | None, token: int) -> bool:
     return mask is None or bool(mask[token >> 3] >> (token & 7) & 1)
 

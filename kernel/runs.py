@@ -9,8 +9,7 @@ token. What was submitted past the end is cut off: the outcome is that of an unh
 
 A program may put tokens in (`interject`): they follow the last known token, and are fed with it in one piece, as soon
 as the run's guide is open. What was submitted past a token that made it open, or under a mask that proved to be another
-state's, is void: it is cut off as well, and asked again. Under a grammar nothing is drawn in vain: masks come late, or
-the sample waits for its own. The grammar stands where the tokens end that the run keeps.
+state's, is void: it is cut off as well, and asked again. A grammar stands where the tokens end that the run keeps.
 """
 
 from __future__ import annotations
@@ -22,10 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cadenza.kernel.breadth import PLAIN
 from cadenza.kernel.device.batch import Int32, StepResult, UInt8
-from cadenza.kernel.guide import Guide, LateMask, allows
+from cadenza.kernel.guide import Guide, LateMask, unknown_mask, well_drawn
 from cadenza.kernel.limits import INTERJECTED_TOKENS
-from cadenza.kernel.passes import Row, Sampler, Work
+from cadenza.kernel.passes import Row, Work
+from cadenza.kernel.sampler import Past, Sampler
 from cadenza.kvfs.errors import CadenzaError, Closed, LimitExceeded, TooLong
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Run(Work):
     __slots__ = ("_changes", "_deliver_every", "_drawn_under", "_echoed", "_error", "_finish", "_guide", "_interjected",
                  "_kept", "_lane", "_mask", "_max_tokens", "_most", "_next_position", "_pending", "_resumed",
                  "_room_tokens", "_sampled", "_sampler", "_settling", "_stop_sequences", "_stop_tokens", "_taken",
-                 "_void", "base", "tokens")
+                 "_tells", "_void", "base", "tokens")
     kind = "run"
 
     def __init__(
@@ -110,13 +111,16 @@ class Run(Work):
         self._error: CadenzaError | None = None
         self._settling = False       # stopped, while preempted: only fed up to where it stood
         self._changes = 0            # of the file, when the run left it
+        self._tells = False          # the device is told anew what has been said
+        self._tell_anew()
 
     def wanted(self) -> int:
         if self.prefilling:
             return self.missing + len(self.inputs) - self.fed
         if self._pending and self._sampled > len(self.tokens) and (self._guide is None or self._guide.open):
             return 0                 # what is under way comes first, then what was put in
-        if self._guide is not None and self._guide.exact and self._sampled > len(self.tokens) and not self._late:
+        if self._guide is not None and self._guide.exact and self._sampled > len(self.tokens) and (
+                not self.engine.link.facts.late_masks):
             return 0                 # its mask is not known, and this device takes no late ones
         return 1 if self._echoed < self._sampled < self._most and not self._settling else 0
 
@@ -128,21 +132,33 @@ class Run(Work):
         else:
             last = self._submit_echo(builder)
         mask = self._mask if self._guide is None else self._mask_ahead(self._guide)
-        builder.add_sample(last, self._lane, self._sampler, self.base + self._sampled - 1, mask)
+        told = self._told() if self._tells else None
+        builder.add_sample(last, self._lane, self._sampler, self.base + self._sampled - 1, mask, told)
         self._sampled += 1
 
-    @property
-    def _late(self) -> bool:
-        return self.engine.link.facts.late_masks
+    def _tell_anew(self) -> None:
+        """What the device believes to have been said has not been said: the next sample comes with its history."""
+        self._tells = self._sampler.penalties is not None
+        self._widen(sum(map(len, self.reads)) + self.base + len(self.tokens) if self._tells else 0)
+
+    def _told(self) -> Int32:
+        assert self._sampled == len(self.tokens), "a history with a token that nobody knows yet"
+        penalties = self._sampler.penalties
+        assert penalties is not None
+        self._tells = False
+        self._widen(0)
+        past = Past(self.reads, self.file)
+        return past.seen(past.end, penalties.window)
+
+    def _widen(self, before: int) -> None:
+        """To what its next step tells, of a history of so many tokens."""
+        breadth = self.breadth._replace(told=self._sampler.told(before))
+        self.breadth = PLAIN if breadth == PLAIN else breadth
 
     def _mask_ahead(self, guide: Guide) -> UInt8 | LateMask | None:
         """Its own, or what serves best while that is not known."""
-        mask: UInt8 | LateMask | None = guide.mask
-        if self._sampled > len(self.tokens):
-            if guide.exact:
-                mask = LateMask(guide, self.engine.link.facts.vocabulary_size)
-            elif not self._sampler.temperature:
-                mask = guide.loosest
+        is_known, greedy = self._sampled == len(self.tokens), not self._sampler.temperature
+        mask = guide.mask if is_known else unknown_mask(guide, self.engine.link.facts.vocabulary_size, greedy=greedy)
         self._drawn_under.append(mask)
         return mask
 
@@ -177,6 +193,7 @@ class Run(Work):
         positions = np.arange(self._next_position, self._next_position + len(said), dtype=np.int32)
         self.positions = np.concatenate([self.positions[:asked], positions])
         self._sampled = self._echoed = self._resumed = len(said)
+        self._tell_anew()
 
     def accept(self, result: StepResult, row: Row) -> None:
         if self._settling:
@@ -201,10 +218,9 @@ class Run(Work):
         self.tokens.append(token)
         if ordinal < self._echoed:
             self.file.set_token(self.base + ordinal, token)
+        finish = self._finish_after(token)
         try:
-            finish = self._finish_after(token)
-            if self._guide is not None:
-                finish = self._follow(self._guide, token, finish)
+            finish = finish if self._guide is None else self._follow(self._guide, token, finish)
         except CadenzaError as error:
             self.fail(error)
             return
@@ -217,10 +233,7 @@ class Run(Work):
 
     def _was_well_drawn(self, guide: Guide, token: int) -> bool:
         """Whether the sample is the one that its state's mask gives; if not it is asked again."""
-        mask = self._drawn_under.popleft()
-        if guide.exact or mask is guide.mask:
-            return True
-        if mask is guide.loosest and not self._sampler.temperature and allows(guide.mask, token):
+        if well_drawn(guide, self._drawn_under.popleft(), token, greedy=not self._sampler.temperature):
             return True
         self._sampled -= 1
         self._cut_ahead()
@@ -241,6 +254,7 @@ class Run(Work):
         self._void += self._sampled - len(self.tokens)
         self._sampled = len(self.tokens)
         self._drawn_under.clear()
+        self._tell_anew()
         if self._echoed >= self._sampled:
             self._echoed = self._sampled - 1
             self.file.truncate(self.base + self._echoed)
@@ -347,7 +361,7 @@ class Run(Work):
 
     def abort(self) -> None:
         if not self.over:
-            self.engine.lanes.give_back(self._lane)
+            self.engine.lanes.give_back(self._lane, has_history=self._sampler.penalties is not None)
             super().abort()
 
     def close(self) -> None:
@@ -366,7 +380,7 @@ class Run(Work):
     def _end(self, finish: str) -> None:
         self._finish = finish
         self.trace.ended(finish if self._error is None else self._error.errno)
-        self.engine.lanes.give_back(self._lane)
+        self.engine.lanes.give_back(self._lane, has_history=self._sampler.penalties is not None)
         if self._error is None and self.tokens:
             self.engine.know(self.file, self._end_of_file())
         self.release(min(self._end_of_file(), len(self.file)))

@@ -11,8 +11,10 @@ import torch
 from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.decoder import Decoder, Sight
+from cadenza.kernel.model.operations import TorchOperations
 from cadenza.kernel.model.rope_config import RopeConfig
 from cadenza.kernel.model.weights import RandomWeights
+from cadenza.kernel.native.library_unsafe import Kernels
 
 CONFIG = ModelConfig(
     family="qwen3", layers=2, hidden=32, intermediate=48, heads=4, kv_heads=2, head_dim=16, vocabulary_size=64,
@@ -26,9 +28,11 @@ PARTICULAR = replace(
 SEED = 3
 
 
-def small_device(pages: int = 128, page_tokens: int = 4, config: ModelConfig = CONFIG) -> TorchDevice:
+def small_device(
+    pages: int = 128, page_tokens: int = 4, config: ModelConfig = CONFIG, kernels: Kernels | None = None
+) -> TorchDevice:
     """With the reference's weights."""
-    return TorchDevice.random(config, pages=pages, page_tokens=page_tokens, threads=1, seed=SEED)
+    return TorchDevice.random(config, pages=pages, page_tokens=page_tokens, threads=1, seed=SEED, kernels=kernels)
 
 
 class DenseAttention:
@@ -57,16 +61,27 @@ class DenseAttention:
 
 @cache
 def _decoder(config: ModelConfig) -> Decoder:
-    return Decoder(config, RandomWeights(config, torch.float32, SEED), torch.float32)
+    return Decoder(config, RandomWeights(config, torch.float32, SEED), TorchOperations("float32"))
 
 
 def dense_logits(
     tokens: list[int], positions: list[int] | None = None, seen: np.ndarray | None = None, config: ModelConfig = CONFIG
 ) -> np.ndarray:
     """[T, V]. By default positions count up, and a token sees itself and all before it."""
+    with torch.inference_mode():
+        return _decoder(config).logits(_hidden(tokens, positions, seen, config)).numpy()
+
+
+def dense_states(tokens: list[int], config: ModelConfig = CONFIG) -> np.ndarray:
+    """[T, hidden], normed."""
+    with torch.inference_mode():
+        return _decoder(config).normed(_hidden(tokens, None, None, config)).numpy()
+
+
+def _hidden(
+    tokens: list[int], positions: list[int] | None, seen: np.ndarray | None, config: ModelConfig
+) -> torch.Tensor:
     count, decoder = len(tokens), _decoder(config)
     seen = np.tril(np.ones((count, count), np.bool_)) if seen is None else seen
     places = torch.tensor(list(range(count)) if positions is None else positions)
-    with torch.inference_mode():
-        hidden = decoder.forward(torch.tensor(tokens), places, DenseAttention(seen, places, decoder.sights))
-        return decoder.logits(hidden).numpy()
+    return decoder.forward(torch.tensor(tokens), places, DenseAttention(seen, places, decoder.sights))

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from cadenza.kernel.device.batch import PROBE_LOGITS
+from cadenza.kernel.device.batch import PROBE_HIDDEN, PROBE_LOGITS
 from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.model.config import ModelConfig
 from tests.kernel.model.tiny_models import NAMES, TinyModel, save_tiny_model
 
+from .compiled import PATHS, kernels_of
 from .driver import Driver, File, Probe, Row, Sampler
 
 TOLERANCE = 1e-4
@@ -25,9 +26,10 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return save_tiny_model(request.param, tmp_path_factory.mktemp("model"), 20_000 if several_files else 1 << 30)
 
 
-@pytest.fixture
-def driver(model: TinyModel) -> Iterator[Driver]:
-    with TorchDevice(model.directory, pages=128, page_tokens=8, threads=1) as device:
+@pytest.fixture(params=PATHS)
+def driver(model: TinyModel, request: pytest.FixtureRequest) -> Iterator[Driver]:
+    kernels = kernels_of(request.param)
+    with TorchDevice(model.directory, pages=128, page_tokens=8, threads=1, kernels=kernels) as device:
         yield Driver(device)
 
 
@@ -50,6 +52,16 @@ def test_logits_are_those_of_transformers(model: TinyModel, driver: Driver, chun
     prompt = prompt_of(45, 1)
     expected = model.logits(prompt).numpy()
     np.testing.assert_allclose(logits_of(driver, prompt, chunk), expected, atol=TOLERANCE)
+    assert np.abs(expected).max() > 1, "the reference should say something"
+
+
+def test_hidden_states_are_those_of_transformers(model: TinyModel, driver: Driver) -> None:
+    prompt = prompt_of(19, 3)
+    probes = [(token, Probe(PROBE_HIDDEN)) for token in range(19)] + [(4, Probe(PROBE_LOGITS))]
+    *states, logits = [values for values, _ in driver.step([Row(File(), prompt, probes=probes)])[0].probes]
+    expected = model.states(prompt).numpy()
+    np.testing.assert_allclose(np.stack(states), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(logits, model.logits(prompt)[4].numpy(), atol=TOLERANCE)
     assert np.abs(expected).max() > 1, "the reference should say something"
 
 
@@ -99,4 +111,4 @@ def test_weights_given_as_tensors_are_those_of_the_directory(model: TinyModel, d
     given = (ModelConfig.from_directory(model.directory), {name: one for some in files for name, one in some.items()})
     with TorchDevice(given, pages=16, page_tokens=8) as device:
         prompt = prompt_of(20, 4)
-        np.testing.assert_array_equal(logits_of(Driver(device), prompt, 20), logits_of(driver, prompt, 20))
+        np.testing.assert_allclose(logits_of(Driver(device), prompt, 20), logits_of(driver, prompt, 20), atol=TOLERANCE)
