@@ -61,7 +61,7 @@ class TorchDevice:
         kind = torch_dtype(dtype)
         if threads is not None:
             torch.set_num_threads(threads)
-        config, weights = _opened(model, progress)
+        config, weights = opened(model, progress)
         with torch.inference_mode():
             self._decoder = Decoder(config, weights, kind)
             self._kv = PagedKv(config, pages, page_tokens, kind)
@@ -106,7 +106,7 @@ class TorchDevice:
         """
         started = perf_counter()
         assert not self._closed, "a step after close"
-        self._check(batch)
+        self.check(batch, self.facts, len(self._host))
         result = StepResult(batch.step)
         with torch.inference_mode():
             self._move(batch)
@@ -169,7 +169,7 @@ class TorchDevice:
         rows = np.unique(np.searchsorted(batch.row_starts, broken, side="right") - 1)
         if not len(batch.adapters) or bool((batch.adapters[rows] == NONE).any()):
             self._kv.erase(torch.from_numpy(batch.slots.astype(np.int64)))
-            raise _not_finite(batch.step)
+            raise not_finite(batch.step)
         theirs = np.isin(np.repeat(np.arange(len(batch.adapters)), np.diff(batch.row_starts)), rows)      # [T]
         self._kv.erase(torch.from_numpy(batch.slots[theirs].astype(np.int64)))
         numbers[torch.from_numpy(theirs[tokens])] = 0.0
@@ -195,9 +195,10 @@ class TorchDevice:
         numbers: Float32 = logits.numpy()
         return numbers
 
-    def _check(self, batch: Batch) -> None:
+    @staticmethod
+    def check(batch: Batch, facts: DeviceFacts, host_pages: int) -> None:
         """Batches are made by the kernel: a fault here is ours."""
-        facts, tokens, rows = self.facts, len(batch.tokens), len(batch.row_starts) - 1
+        tokens, rows = len(batch.tokens), len(batch.row_starts) - 1
         slots = facts.pages * facts.page_tokens
         assert len(batch.positions) == len(batch.slots) == tokens == batch.row_starts[-1], "one of each a token"
         assert len(batch.adapters) in (0, rows), "one adapter a row, or none at all"
@@ -207,8 +208,8 @@ class TorchDevice:
         assert _within(batch.slots, 0, slots), "a slot outside the pool"
         assert _within(batch.pages, 0, facts.pages), "a page outside the pool"
         assert _within(batch.swap_outs[:, 0], 0, facts.pages), "a page outside the pool goes out"
-        assert _within(batch.swap_outs[:, 1], 0, len(self._host)), "a page goes out to where no host page is"
-        assert _within(batch.swap_ins[:, 0], 0, len(self._host)), "a page comes in from where no host page is"
+        assert _within(batch.swap_outs[:, 1], 0, host_pages), "a page goes out to where no host page is"
+        assert _within(batch.swap_ins[:, 0], 0, host_pages), "a page comes in from where no host page is"
         assert _within(batch.swap_ins[:, 1], 0, facts.pages), "a page comes in outside the pool"
         assert _within(batch.copies, 0, facts.pages), "a copy of a page outside the pool"
         assert _within(batch.sample_tokens, 0, tokens), "a sample of a token that the batch has not"
@@ -228,7 +229,7 @@ def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int
     return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
 
 
-def _not_finite(step: int) -> Internal:
+def not_finite(step: int) -> Internal:
     return Internal(f"step {step}: the model computed numbers that are not finite; are its weights damaged?")
 
 
@@ -237,7 +238,7 @@ def fastest_dtype() -> str:
     return "bfloat16" if multiplies_bfloat16() else "float32"
 
 
-def _opened(model: Model, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:
+def opened(model: Model, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:
     if isinstance(model, Path):
         config = ModelConfig.from_directory(model)
         return config, StoredWeights(model, config, progress)
