@@ -45,7 +45,7 @@ class GraphCapture:
         self._memory = torch.cuda.graph_pool_handle()
 
     def __call__(self, compute: Compute) -> Compute:
-        beside = torch.cuda.Stream()
+        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             compute()                    # libraries make their workspaces at the first call, which no graph may

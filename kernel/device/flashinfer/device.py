@@ -105,9 +105,10 @@ class FlashInferDevice:
 
     def attach(self, host: UInt8) -> None:
         """See `Device`. Pins it where the system lets us: else copies are slower, and the same."""
+        self._unpin()
         self._host = torch.from_numpy(host)
         if self._hardware.device.type == "cuda" and host.size:
-            torch.cuda.cudart().cudaHostRegister(self._host.data_ptr(), host.nbytes, 0)
+            torch.cuda.cudart().cudaHostRegister(self._host.data_ptr(), host.nbytes, 0)  # type: ignore[no-untyped-call]
 
     def step(self, batch: Batch) -> StepResult:
         """As `TorchDevice.step`."""
@@ -125,8 +126,7 @@ class FlashInferDevice:
 
     def close(self) -> None:
         """Gives the memory back. Idempotent."""
-        if not self._closed and self._host.numel() and self._hardware.device.type == "cuda":
-            torch.cuda.cudart().cudaHostUnregister(self._host.data_ptr())
+        self._unpin()
         self._closed = True
         for name in ("_padded", "_decoder", "_pool", "kernels"):
             self.__dict__.pop(name, None)
@@ -156,6 +156,11 @@ class FlashInferDevice:
         for size in reversed(SIZES):
             yield PaddedDecodes(size, self._looked_up, self._pool, self.kernels, self._decoder.sights,
                                 config.context_tokens, self._hardware.device, self._hardware.capture)
+
+    def _unpin(self) -> None:
+        if self._hardware.device.type == "cuda" and self._host.numel():
+            torch.cuda.cudart().cudaHostUnregister(self._host.data_ptr())  # type: ignore[no-untyped-call]
+        self._host = torch.zeros(0, 0, dtype=torch.uint8)
 
     def _wait(self) -> None:
         if self._hardware.device.type == "cuda":

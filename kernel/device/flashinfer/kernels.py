@@ -6,7 +6,6 @@ masks. Workspaces are shared by all readers, whose kernels run one after the oth
 
 from __future__ import annotations
 
-import shutil
 from importlib.util import find_spec
 from typing import Any
 
@@ -30,8 +29,6 @@ def missing() -> list[str]:
     """What this machine lacks for this device, for a person; imports nothing that is not there."""
     lacks = [] if find_spec("flashinfer") else ["the package flashinfer-python (pip install 'cadenza[gpu]')"]
     lacks += [] if torch.cuda.is_available() else ["a CUDA GPU that torch can use"]
-    if not lacks and not find_spec("flashinfer_jit_cache"):
-        lacks += [] if shutil.which("nvcc") or torch.utils.cpp_extension.CUDA_HOME else ["nvcc, to compile kernels"]
     return lacks
 
 
@@ -60,13 +57,13 @@ class FlashInferKernels:
         processors = torch.cuda.get_device_properties(self._device).multi_processor_count
         size = workspace_bytes(config, processors, fixed_requests)
         self._space = torch.zeros(size, dtype=torch.uint8, device=self._device)
-        self._readers: list[EagerReader] = []
+        self._readers: list[WrapperReader] = []
 
     def reader(self, number: int) -> Reader:
         """See `Kernels`."""
         while len(self._readers) <= number:
             wrapper = self._library.BatchPrefillWithPagedKVCacheWrapper(self._space, LAYOUT, backend=BACKEND)
-            self._readers.append(EagerReader(wrapper, self._config, self._dtype, self._device))
+            self._readers.append(WrapperReader(wrapper, self._config, self._dtype, fixed=False))
         return self._readers[number]
 
     def fixed_reader(self, requests: int, most_pages: int) -> Reader:
@@ -77,7 +74,7 @@ class FlashInferKernels:
             self._space, LAYOUT, use_cuda_graph=True, use_tensor_cores=True, backend=BACKEND,
             paged_kv_indptr_buffer=starts, paged_kv_indices_buffer=pages, paged_kv_last_page_len_buffer=last,
         )  # fmt: skip
-        return FixedReader(wrapper, self._config, self._dtype)
+        return WrapperReader(wrapper, self._config, self._dtype, fixed=True)
 
     def merge(self, one: Found, other: Found) -> Found:
         """See `Kernels`."""
@@ -85,51 +82,29 @@ class FlashInferKernels:
         return out, logs
 
 
-class EagerReader:
-    """Any reading."""
+class WrapperReader:
+    """One of the library's wrappers: any reading; or, with page tables at fixed places, one query a request."""
 
-    def __init__(self, wrapper: Any, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
-        self._wrapper, self._config, self._dtype, self._device = wrapper, config, dtype, device
+    def __init__(self, wrapper: Any, config: ModelConfig, dtype: torch.dtype, fixed: bool) -> None:
+        self._wrapper, self._config, self._dtype, self._fixed = wrapper, config, dtype, fixed
 
     def plan(self, reading: Reading, cap: float) -> None:
-        """See `Reader`."""
-        mask = None if reading.mask is None else torch.from_numpy(reading.mask).to(self._device)
-        self._wrapper.plan(
-            _tensor(reading.query_starts), _tensor(reading.page_starts), _tensor(reading.pages),
-            _tensor(reading.last_page_tokens), *_shape(self._config), reading.page_tokens, custom_mask=mask,
-            causal=reading.causal, **_options(reading, cap, self._dtype),
-        )  # fmt: skip
+        """See `Reader`. `window_left` counts the tokens before a query's own; −1 is no window."""
+        config = self._config
+        tables = [_tensor(x) for x in (reading.page_starts, reading.pages, reading.last_page_tokens)]
+        shape = config.heads, config.kv_heads, config.head_dim, reading.page_tokens
+        options = {"window_left": reading.window - 1, "logits_soft_cap": cap or None, "q_data_type": self._dtype}
+        if self._fixed:
+            self._wrapper.plan(*tables, *shape, **options)
+            return
+        mask = None if reading.mask is None else torch.from_numpy(reading.mask).to(self._wrapper.device)
+        self._wrapper.plan(_tensor(reading.query_starts), *tables, *shape, custom_mask=mask, causal=reading.causal,
+                           **options)  # fmt: skip
 
     def read(self, queries: Tensor, keys: Tensor, values: Tensor) -> Found:
         """See `Reader`."""
         out, logs = self._wrapper.run(queries.contiguous(), (keys, values), return_lse=True)
         return out, logs
-
-
-class FixedReader:
-    """Readings by pages of one query a request, always as many requests."""
-
-    def __init__(self, wrapper: Any, config: ModelConfig, dtype: torch.dtype) -> None:
-        self._wrapper, self._config, self._dtype = wrapper, config, dtype
-
-    def plan(self, reading: Reading, cap: float) -> None:
-        """See `Reader`."""
-        self._wrapper.plan(_tensor(reading.page_starts), _tensor(reading.pages), _tensor(reading.last_page_tokens),
-                           *_shape(self._config), reading.page_tokens, **_options(reading, cap, self._dtype))
-
-    def read(self, queries: Tensor, keys: Tensor, values: Tensor) -> Found:
-        """See `Reader`."""
-        out, logs = self._wrapper.run(queries.contiguous(), (keys, values), return_lse=True)
-        return out, logs
-
-
-def _shape(config: ModelConfig) -> tuple[int, int, int]:
-    return config.heads, config.kv_heads, config.head_dim
-
-
-def _options(reading: Reading, cap: float, dtype: torch.dtype) -> dict[str, Any]:
-    """`window_left` counts those before a token's own; −1 is no window."""
-    return {"window_left": reading.window - 1, "logits_soft_cap": cap or None, "q_data_type": dtype}
 
 
 def _tensor(numbers: Int32) -> Tensor:

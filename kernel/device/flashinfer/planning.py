@@ -37,7 +37,8 @@ def readings(
     if len(plain):
         found.append(_plain(batch, plain, page_tokens, window, shared))
     alike: dict[tuple[bool, bool], list[Request]] = defaultdict(list)
-    for number in np.setdiff1d(np.arange(len(batch.contiguous)), plain).tolist():
+    others = np.setdiff1d(np.arange(len(batch.contiguous)), plain) if len(plain) < len(batch.contiguous) else plain[:0]
+    for number in others.tolist():
         for request in _requests(Row(batch, number, page_tokens, window), positions):
             alike[request.causal, request.visible is None].append(request)
     return found + [by_slots(some) for some in alike.values()]
@@ -61,7 +62,7 @@ def _plain(batch: Batch, rows: Int64, page_tokens: int, window: int, shared: Seq
     counts, lengths = np.diff(batch.row_starts)[rows], batch.segment_tokens[segments]
     skipped = np.zeros(len(batch.contiguous), np.int32)
     for group in shared:
-        skipped[group.rows] = group.pages
+        skipped[list(group.rows)] = group.pages
     dropped = skipped[rows]
     if window:
         dropped = np.maximum(0, lengths - counts + 1 - window) // page_tokens

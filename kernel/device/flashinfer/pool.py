@@ -34,7 +34,9 @@ class Pool:
         self.positions = np.zeros((pages + 1) * page_tokens, np.int32)              # [slots]
         self.page_tokens, self.spare_page = page_tokens, pages
         self._kv_bytes = self._pages[:, :, 0].numel() * self._pages.element_size()
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @property
     def image_bytes(self) -> int:

@@ -61,10 +61,10 @@ def test_what_is_seen_is_what_the_rule_says(given_scenes: list[Scene]) -> None:
 
 
 @pytest.mark.parametrize("padding", [False, True])
-@pytest.mark.parametrize("chunk", [1, 5, 120])
+@pytest.mark.parametrize("chunk", [1, 5, 50])
 def test_windows_in_a_contiguous_row(chunk: int, padding: bool) -> None:
-    tokens, file = tokens_of(120), File()
-    bounds = [0, *range(100, 120, chunk), 120] if chunk < 100 else [0, 120]
+    tokens, file = tokens_of(50), File()
+    bounds = [0, *range(40, 50, chunk), 50] if chunk < 50 else [0, 50]
     with flash_device(pages=40, config=PARTICULAR, padding=padding) as device:
         driver = Driver(device)
         found = [logits(driver, Row(file, tokens[first:end]))[0] for first, end in pairwise(bounds)]
