@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -72,7 +73,7 @@ class Peer:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def prefill(self, rows: int, count: int) -> Any:
+    def prefill(self, rows: int, count: int, number: int = 0) -> Any:
         tokens = torch.full((rows, count), 5, device="cuda")
         with torch.inference_mode():
             return self._model(tokens, use_cache=True, logits_to_keep=1).past_key_values
@@ -83,15 +84,22 @@ class Peer:
             return seconds(lambda _: self._model(token, past_key_values=cache, use_cache=True).logits.argmax(-1), times)
 
 
+def decode(device: FlashInferDevice, rows: int, number: int) -> None:
+    device.step(batch(rows, CONTEXT + number, 1, number))
+
+
+def prefill(device: FlashInferDevice, count: int, number: int) -> None:
+    device.step(batch(1, 0, count, number))
+
+
 def speeds(device: FlashInferDevice, peer: Peer, times: int) -> dict[str, float]:
-    figures = {}
+    figures: dict[str, float] = {}
     for rows in ROWS:
-        ours = seconds(lambda n, rows=rows: device.step(batch(rows, CONTEXT + n, 1, n)), times)
-        theirs = peer.decode(rows, times)
+        ours, theirs = seconds(partial(decode, device, rows), times), peer.decode(rows, times)
         figures |= {f"decode_{rows}_tokens_per_second": rows / ours, f"decode_{rows}_vs_transformers": theirs / ours}
     for count in PROMPTS:
-        ours = seconds(lambda n, count=count: device.step(batch(1, 0, count, n)), max(3, times // 5))
-        theirs = seconds(lambda n, count=count: peer.prefill(1, count), max(3, times // 5))
+        ours = seconds(partial(prefill, device, count), max(3, times // 5))
+        theirs = seconds(partial(peer.prefill, 1, count), max(3, times // 5))
         figures |= {f"prefill_{count}_tokens_per_second": count / ours,
                     f"prefill_{count}_vs_transformers": theirs / ours}  # fmt: skip
     return figures
@@ -100,9 +108,9 @@ def speeds(device: FlashInferDevice, peer: Peer, times: int) -> dict[str, float]
 def measured(directory: Path, quick: bool) -> dict[str, Any]:
     """Of the model there."""
     tests = subprocess.run([sys.executable, "-m", "pytest", "tests/gpu", "-q", "-m", "gpu"], check=False)
-    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16).cuda().eval()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
     with FlashInferDevice(directory, pages=max(ROWS) * (CONTEXT // PAGE + 40), page_tokens=PAGE) as device:
-        figures = speeds(device, Peer(model), 10 if quick else 50)
+        figures = speeds(device, Peer(model.cuda().eval()), 10 if quick else 50)
     return {"gpu": torch.cuda.get_device_name(), "agrees": tests.returncode == 0, **figures}
 
 
@@ -118,7 +126,8 @@ def main() -> None:
     directory = options.model or options.out.parent / "qwen-shape"
     if not directory.exists():
         torch.manual_seed(0)
-        transformers.AutoModelForCausalLM.from_config(QWEN, dtype=torch.bfloat16).save_pretrained(directory)
+        made: Any = transformers.Qwen2ForCausalLM(QWEN)
+        made.bfloat16().save_pretrained(directory)
     figures = measured(directory, options.quick)
     options.out.write_text(json.dumps(figures, indent=1))
     print(json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()}))
