@@ -43,6 +43,7 @@ class Completion:
     probes: list[Case]
     computed_tokens: int
     reused_tokens: int
+    scores: list[float]
 
 
 class InferenceCalls:
@@ -60,13 +61,15 @@ class InferenceCalls:
             samples=[(s.row, fetch_sampler(s.sampler)) for s in request.samples],
             probes=[(p.row, fetch_probe(p.probe)) for p in request.probes],
             adapter=self._adapters.digest(process.owner, request.adapter),
+            scores_from=request.scores_from,
         ))
 
     @quick
     def take_pass(self, process: Process, handle: int) -> Completion:
         done = process.handles.get(handle, Pass).take()
         process.tokens += len(done.tokens)
-        return Completion(done.tokens, [answer_probe(p) for p in done.probes], done.computed_tokens, done.reused_tokens)
+        return Completion(done.tokens, [answer_probe(p) for p in done.probes], done.computed_tokens, done.reused_tokens,
+                          done.scores)
 
     def decode(self, process: Process, request: Any) -> int:
         process.handles.ensure_room()

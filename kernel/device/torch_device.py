@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from cadenza.kernel.device.attention import PagedAttention
-from cadenza.kernel.device.batch import Batch, DeviceFacts, Float32, Int32, Int64, StepResult, UInt8
+from cadenza.kernel.device.batch import PROBE_HIDDEN, Batch, DeviceFacts, Float32, Int32, Int64, StepResult, UInt8
 from cadenza.kernel.device.paged_kv import PagedKv
+from cadenza.kernel.device.penalties import Histories
 from cadenza.kernel.device.probing import probe
 from cadenza.kernel.device.sampling import sample
 from cadenza.kernel.limits import LANES
@@ -26,6 +27,7 @@ from cadenza.kernel.model.weights import Progress, RandomWeights, StoredWeights,
 from cadenza.kvfs.errors import Internal, Unsupported
 
 NO_SLOTS = np.zeros(0, np.int32)
+SCORED_ROWS = 64                         # whose logits are held at once: bounds them
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -66,6 +68,7 @@ class TorchDevice:
             self._decoder = Decoder(config, weights, kind)
             self._kv = PagedKv(config, pages, page_tokens, kind)
         self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
+        self._histories = Histories()
         self._closed = False
         self.facts = DeviceFacts(
             name=f"torch cpu {dtype}, {torch.get_num_threads()} threads",
@@ -75,6 +78,7 @@ class TorchDevice:
             vocabulary_size=config.vocabulary_size,
             context_tokens=config.context_tokens,
             host_pages=host_pages,
+            hidden_size=config.hidden,
         )
         self._host = torch.zeros(0, self.facts.page_bytes, dtype=torch.uint8)
 
@@ -108,6 +112,7 @@ class TorchDevice:
         assert not self._closed, "a step after close"
         self.check(batch, self.facts, len(self._host))
         result = StepResult(batch.step)
+        self._histories.forget(batch.forgotten)
         with torch.inference_mode():
             self._move(batch)
             if len(batch.tokens):
@@ -176,24 +181,46 @@ class TorchDevice:
         result.failed_rows = np.union1d(result.failed_rows, rows).astype(np.int32)
 
     def _answer(self, batch: Batch, hidden: Tensor, slots: Int32, result: StepResult) -> None:
-        """The head is computed only for tokens that a sampler or a probe looks at, once each."""
-        asked, rows = np.unique(np.concatenate((batch.sample_tokens, batch.probe_tokens)), return_inverse=True)
-        if not len(asked):
+        """The head is computed only for tokens that a sampler or a probe looks at, once each, and for scores."""
+        if len(batch.score_tokens):
+            result.scores = self._scores(batch, hidden, slots, result)
+        if not len(batch.sample_tokens) and not len(batch.probe_tokens):
             return
-        self._decoder.adapters.choose(slots[asked] if len(slots) else NO_SLOTS)
-        logits = self._logits(batch, hidden[torch.from_numpy(asked.astype(np.int64))], asked, result)
-        samples: Int64 = rows[: len(batch.sample_tokens)]
-        probe(batch, logits, rows[len(samples) :], result)
-        result.tokens = sample(batch, logits, samples)
+        shown = batch.probe_kinds == PROBE_HIDDEN
+        looked_at = np.concatenate((batch.sample_tokens, batch.probe_tokens[~shown]))
+        asked, rows = np.unique(looked_at, return_inverse=True)
+        logits: Float32 = self._logits(batch, hidden, asked, slots, result).numpy()
+        if len(shown):
+            seen = np.empty(len(shown), np.int64)
+            seen[~shown], seen[shown] = rows[len(batch.sample_tokens) :], np.arange(shown.sum())
+            probe(batch, logits, self._states(hidden, batch.probe_tokens[shown]), seen, result)
+        result.tokens = sample(batch, logits, rows[: len(batch.sample_tokens)], self._histories)
         remembered = batch.sample_lanes >= 0
         self._lanes[batch.sample_lanes[remembered]] = result.tokens[remembered]
 
-    def _logits(self, batch: Batch, hidden: Tensor, asked: Int32, result: StepResult) -> Float32:
-        logits = self._decoder.logits(hidden)
+    def _logits(self, batch: Batch, hidden: Tensor, asked: Int32, slots: Int32, result: StepResult) -> Tensor:
+        """float32 [N, V] of the tokens `asked` [N]."""
+        if not len(asked):
+            return torch.zeros(0, self.facts.vocabulary_size)
+        self._decoder.adapters.choose(slots[asked] if len(slots) else NO_SLOTS)
+        logits = self._decoder.logits(hidden[torch.from_numpy(asked.astype(np.int64))])
         if not torch.isfinite(torch.stack(torch.aminmax(logits))).all():
             self._spare(batch, logits, asked.astype(np.int64), result)
-        numbers: Float32 = logits.numpy()
-        return numbers
+        return logits
+
+    def _states(self, hidden: Tensor, asked: Int32) -> Float32:
+        """Normed, float32 [N, hidden]."""
+        states: Float32 = self._decoder.normed(hidden[torch.from_numpy(asked.astype(np.int64))]).float().numpy()
+        return states
+
+    def _scores(self, batch: Batch, hidden: Tensor, slots: Int32, result: StepResult) -> Float32:
+        scores = np.empty(len(batch.score_tokens), np.float32)
+        for first in range(0, len(scores), SCORED_ROWS):
+            block = slice(first, first + SCORED_ROWS)
+            logits = self._logits(batch, hidden, batch.score_tokens[block], slots, result)
+            targets = torch.from_numpy(batch.score_targets[block].astype(np.int64))
+            scores[block] = (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)).numpy()
+        return scores
 
     @staticmethod
     def check(batch: Batch, facts: DeviceFacts, host_pages: int) -> None:
@@ -215,6 +242,9 @@ class TorchDevice:
         assert _within(batch.sample_tokens, 0, tokens), "a sample of a token that the batch has not"
         assert _within(batch.probe_tokens, 0, tokens), "a probe of a token that the batch has not"
         assert _within(batch.asked, 0, facts.vocabulary_size), "a probe of a token that does not exist"
+        assert _within(batch.score_tokens, 0, tokens), "a score of a token that the batch has not"
+        for named in (batch.score_targets, batch.bias_tokens, batch.told):
+            assert _within(named, 0, facts.vocabulary_size), "a token that does not exist"
 
 
 def _runs(moves: Int32, along: int) -> list[tuple[Int32, Int32]]:

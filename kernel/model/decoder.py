@@ -78,6 +78,10 @@ class Decoder:
             x = layer.forward(x, turned_in_window if sight.window else turned, attention)
         return x
 
+    def normed(self, hidden: Tensor) -> Tensor:
+        """What the head sees of hidden states [N, hidden]."""
+        return self._norm(hidden)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 [N, V] of hidden states [N, hidden]."""
         logits, cap = self._head(self._norm(hidden)).float(), self.config.logit_cap

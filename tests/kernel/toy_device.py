@@ -27,13 +27,15 @@ def allowed_from(token: int, allowed: np.ndarray) -> int:
 
 
 class ToyDevice:
-    """The image of a page is its tokens, 8 bytes each. A hidden token is not seen; a shift is."""
+    """The image of a page is its tokens, 8 bytes each. A hidden token is not seen; a shift is. What is penalised is
+    never said."""
 
     def __init__(self, pages: int = 64, page_tokens: int = 4, context_tokens: int = 512, host_pages: int = 0) -> None:
         self.facts = DeviceFacts("toy", pages, page_tokens, 8 * page_tokens, VOCABULARY, context_tokens, host_pages)
         self.host = np.zeros((host_pages, 8 * page_tokens), np.uint8)
         self.held = np.full((pages, page_tokens), -1, np.int64)
         self.lanes: dict[int, int] = {}
+        self.said: dict[int, list[int]] = {}
         self.batches: list[Batch] = []
 
     def attach(self, host: np.ndarray) -> None:
@@ -53,13 +55,28 @@ class ToyDevice:
         for n, token in enumerate(batch.sample_tokens.tolist()):
             seen = self.seen(batch, token)
             drawn = next_token(seen, int(batch.draws[n]) if batch.temperature[n] > 0 else 0)
+            allowed = np.ones(VOCABULARY, np.uint8)
             if batch.sample_masks[n] >= 0:
-                drawn = allowed_from(drawn, np.unpackbits(batch.masks[batch.sample_masks[n]], bitorder="little"))
-            sampled.append(drawn)
+                allowed = np.unpackbits(batch.masks[batch.sample_masks[n]], count=VOCABULARY, bitorder="little")
+            if len(batch.penalties) and batch.penalties[n].tolist() != [1, 0, 0]:
+                allowed[self.history(batch, n, seen)] = 0
+            sampled.append(allowed_from(drawn, allowed))
+        for lane in batch.forgotten.tolist():
+            self.said.pop(lane, None)
         for lane, token in zip(batch.sample_lanes.tolist(), sampled, strict=True):
             if lane >= 0:
                 self.lanes[lane] = token
+                self.said.setdefault(lane, []).append(token)
         return StepResult(batch.step, np.array(sampled, np.int32))
+
+    def history(self, batch: Batch, sample: int, seen: list[int]) -> list[int]:
+        """What a penalised sample was told, or its lane has; it is what the row sees."""
+        lane, told = int(batch.sample_lanes[sample]), batch.told[slice(*batch.told_starts[sample : sample + 2])]
+        if len(told):
+            self.said[lane] = told.tolist()
+        history = self.said[lane][-int(batch.windows[sample]):]
+        assert history == [token % VOCABULARY for token in seen][-int(batch.windows[sample]):]
+        return history
 
     def seen(self, batch: Batch, token: int) -> list[int]:
         """What the row of input `token` has before it, and the token itself."""

@@ -204,12 +204,13 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 def a_sampler(**more: Any) -> dict[str, Any]:
-    return {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 0, **more}
+    return {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 0, "bias": [],
+            "penalties": None, **more}
 
 
 def a_pass(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "tokens": tokens, "positions": [], "visible": [], "mask": None, "samples": [],
-            "probes": [], "adapter": None, **more}
+            "probes": [], "adapter": None, "scores_from": None, **more}
 
 
 def a_run(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cadenza.kernel.device.null_device import CostModel
+from cadenza.kernel.device.null_device import HIDDEN_SIZE, CostModel
 from cadenza.kvfs.errors import Closed, Invalid, NotFound, NotReady
 
 from .asking import decode, forward, probe, sample
@@ -79,6 +79,31 @@ async def test_closing_a_pass_undoes_it() -> None:
         desk.ask(process, "events.close", handle)
         status = desk.ask(process, "kv.stat", file)
         assert (status.tokens, status.pages, status.busy) == (0, 0, False)
+
+
+@in_loop
+async def test_scores_are_of_every_token_after_the_row_named_and_none_is_found_in_the_pool() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        tokens = [token % 7 for token in range(100)]
+        even = pytest.approx(-math.log(1024))
+        for scores_from, count in ((None, 0), (0, 99), (40, 59), (98, 1), (99, 0)):
+            file = desk.ask(process, "kv.create")
+            done = await forward(desk, process, a_pass(file, tokens, scores_from=scores_from))
+            assert list(done.scores) == [even] * count
+            if scores_from:
+                assert done.reused_tokens <= scores_from
+        with pytest.raises(Invalid, match="scores-from is row 100; the pass has 100 rows"):
+            desk.ask(process, "inference.forward", a_pass(file, tokens, scores_from=100))
+
+
+@in_loop
+async def test_hidden_states() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        done = await forward(desk, process, a_pass(file, [1, 2], probes=[probe(1, "hidden"), probe(0, "entropy")]))
+        assert (done.probes[0].name, len(done.probes[0].value)) == ("hidden", HIDDEN_SIZE)
 
 
 # --- decode ---

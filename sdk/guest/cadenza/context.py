@@ -11,11 +11,9 @@ from .conversation import Conversation
 from .decoding import Decoding
 from .errors import Busy, Invalid
 from .generation import Generation
-from .inference import Completion, LogProbabilities, Mask, Probe, Run, Sampler, State, Top, TopTokens, forward
+from .inference import Completion, Mask, Probe, Run, Sampler, State, Top, TopTokens, forward
 from .kv import File
 from .model import Message
-
-SCORED_TOKENS = 1000    # tokens scored in one pass: the kernel takes 1024 probes
 
 
 class Context:
@@ -225,19 +223,14 @@ class Context:
         """The log-probability of each token of a continuation (natural logarithm). The context stays as it is."""
         self._write(generate=True)
         wanted = model.tokenize(continuation) if isinstance(continuation, str) else list(continuation)
-        scores: list[float] = []
+        if not wanted:
+            return []
         fed = self._pending()
         try:
-            for first in range(0, len(wanted), SCORED_TOKENS):
-                asked = wanted[first : first + SCORED_TOKENS]
-                row = len(fed) - 1
-                probes = [(row + at, LogProbabilities([token])) for at, token in enumerate(asked)]
-                done = await self._pass([*fed, *asked[:-1]], probes)
-                scores += [answer[0] for answer in done.probes if isinstance(answer, list)]
-                fed = asked[-1:]
+            done = await self._pass([*fed, *wanted], scores_from=len(fed) - 1)
         finally:
             self._cut(len(self._tokens))
-        return scores
+        return done.scores
 
     async def top(self, count: int = 10) -> TopTokens:
         """The likeliest next tokens with their log-probabilities. The context stays as it is."""
@@ -308,11 +301,13 @@ class Context:
         known = self._positions[at : at + count] if at >= 0 else []
         return [*known, *range(known[-1] + 1, known[-1] + 1 + count - len(known))] if known else []
 
-    async def _pass(self, tokens: list[int], probes: Sequence[tuple[int, Probe]] = ()) -> Completion:
+    async def _pass(self, tokens: list[int], probes: Sequence[tuple[int, Probe]] = (),
+                    scores_from: int | None = None) -> Completion:  # fmt: skip
         self._under_way = "computing"
         try:
             positions = self._positions_of(self.file.status().tokens, len(tokens))
-            return await forward(self.file, tokens, positions=positions, probes=probes, adapter=self.adapter)
+            return await forward(self.file, tokens, positions=positions, probes=probes, adapter=self.adapter,
+                                 scores_from=scores_from)  # fmt: skip
         finally:
             self._under_way = ""
 

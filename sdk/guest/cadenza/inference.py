@@ -34,10 +34,25 @@ _interject = checked(kernel.interject)
 
 
 @dataclass(frozen=True)
+class Penalties:
+    """What was said before becomes less likely (or more): tokens among the last `window` that the model reads, the
+    prompt's too; among all, if that is 0.
+
+    `repetition` divides logits above 0 and multiplies others; `frequency` is subtracted as often as the token is
+    there, `presence` once. 1, 0 and 0 are off.
+    """
+
+    repetition: float = 1.0
+    frequency: float = 0.0
+    presence: float = 0.0
+    window: int = 0
+
+
+@dataclass(frozen=True)
 class Sampler:
     """How a token is drawn. Greedy as it stands; `temperature` above 0 draws, the same for the same seed and tokens.
 
-    `top_k` 0, `top_p` 1 and `min_p` 0 are off.
+    `top_k` 0, `top_p` 1 and `min_p` 0 are off. `bias` is added to the logits of tokens, before all else.
     """
 
     temperature: float = 0.0
@@ -45,6 +60,8 @@ class Sampler:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    bias: Mapping[int, float] = field(default_factory=dict)
+    penalties: Penalties | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,12 @@ class Logits:
     """Asks for all logits; answered by a list of floats, one a token of the vocabulary."""
 
 
-Probe = Top | LogProbabilities | Entropy | Logits
+@dataclass(frozen=True)
+class Hidden:
+    """Asks for the model's last hidden state, normed; answered by a list of floats."""
+
+
+Probe = Top | LogProbabilities | Entropy | Logits | Hidden
 
 
 @dataclass(frozen=True)
@@ -116,12 +138,14 @@ Answer = TopTokens | list[float] | float
 
 @dataclass(frozen=True)
 class Completion:
-    """What a pass gave: a token for each sample asked for, an answer for each probe."""
+    """What a pass gave: a token for each sample asked for, an answer for each probe; the log-probabilities of its own
+    tokens, from the one after row `scores_from` on."""
 
     tokens: list[int]
     probes: list[Answer]
     computed_tokens: int
     reused_tokens: int
+    scores: list[float]
 
 
 async def forward(
@@ -135,11 +159,13 @@ async def forward(
     samples: Sequence[tuple[int, Sampler]] = (),
     probes: Sequence[tuple[int, Probe]] = (),
     adapter: str | None = None,
+    scores_from: int | None = None,
 ) -> Completion:
     """Appends `tokens` (one at least) to `file` in one pass over `reads` and it.
 
     `samples` and `probes` are asked of rows: row 0 is the first of `tokens`, and tells of the token after it.
     Without `positions` they follow those that are read. `adapter`: the name of one of the user's, to compute under.
+    `scores_from`: from that row on each tells how likely the token after it was.
     Raises Invalid, TooLong, NoPages, Busy, LimitExceeded, NotFound.
     Cancelled, the pass is too, and `file` holds what it held or all.
     """
@@ -155,6 +181,7 @@ async def forward(
                 [kernel.SampleRequest(row, sampler_of(sampler)) for row, sampler in samples],
                 [kernel.ProbeRequest(row, probe_of(probe)) for row, probe in probes],
                 adapter,
+                scores_from,
             )
         )
     )
@@ -164,7 +191,7 @@ async def forward(
     finally:
         handle.close()
     answers = [answer_of(probe) for probe in done.probes]
-    return Completion(list(done.tokens), answers, done.computed_tokens, done.reused_tokens)
+    return Completion(list(done.tokens), answers, done.computed_tokens, done.reused_tokens, list(done.scores))
 
 
 class Run:
@@ -260,9 +287,18 @@ class Run:
 
 
 def sampler_of(sampler: Sampler) -> kernel.Sampler:
+    bias = [kernel.Bias(token, float(value)) for token, value in sampler.bias.items()]
     return kernel.Sampler(
-        float(sampler.temperature), sampler.top_k, float(sampler.top_p), float(sampler.min_p), sampler.seed
-    )
+        float(sampler.temperature), sampler.top_k, float(sampler.top_p), float(sampler.min_p), sampler.seed,
+        bias, penalties_of(sampler.penalties),
+    )  # fmt: skip
+
+
+def penalties_of(penalties: Penalties | None) -> kernel.Penalties | None:
+    if penalties is None:
+        return None
+    repetition, frequency, presence = map(float, (penalties.repetition, penalties.frequency, penalties.presence))
+    return kernel.Penalties(repetition, frequency, presence, penalties.window)
 
 
 def mask_of(mask: Mask | None) -> kernel.LogitMask | None:
@@ -284,6 +320,8 @@ def probe_of(probe: Probe) -> kernel.Probe:
             return kernel.Probe_Entropy()
         case Logits():
             return kernel.Probe_Logits()
+        case Hidden():
+            return kernel.Probe_Hidden()
 
 
 def answer_of(answer: kernel.ProbeAnswer) -> Answer:
