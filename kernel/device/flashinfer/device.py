@@ -1,7 +1,7 @@
 """The device that computes on a CUDA GPU, by torch and the attention kernels of flashinfer; it answers as TorchDevice
 does, up to the rounding of bfloat16.
 
-    move pages → plan (host, once a window) → decoder → head → sample, probe → one look at whether all is finite
+    move pages → plan (host, once a window) → decoder → is all finite? → head → is all finite? → probe, sample
 
 It has not run on a GPU yet: its plans, padding and answers are tested on the CPU with kernels that stand in for
 flashinfer's.
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cadenza.kernel.device.batch import Batch, DeviceFacts, Int32, Int64, StepResult, UInt8
+from cadenza.kernel.device.batch import PROBE_HIDDEN, Batch, DeviceFacts, Float32, Int32, Int64, StepResult, UInt8
 from cadenza.kernel.device.flashinfer.cascade import CASCADE_BYTES, CASCADE_BYTES_OVER_GRAPH, Shared
 from cadenza.kernel.device.flashinfer.decodes import SIZES, Capture, GraphCapture, PaddedDecodes
 from cadenza.kernel.device.flashinfer.gpu_probing import probe
@@ -29,6 +29,7 @@ from cadenza.kernel.device.flashinfer.planned_attention import Kernels, Parts, P
 from cadenza.kernel.device.flashinfer.planning import beginnings, plain_rows, readings
 from cadenza.kernel.device.flashinfer.pool import Pool
 from cadenza.kernel.device.flashinfer.reading import Reading
+from cadenza.kernel.device.penalties import Histories
 from cadenza.kernel.device.torch_device import Model, TorchDevice, not_finite, opened
 from cadenza.kernel.limits import LANES
 from cadenza.kernel.model.adapter import check_shapes, read_adapter
@@ -39,6 +40,7 @@ from cadenza.kernel.model.weights import Progress, RandomWeights, no_progress
 from cadenza.kvfs.errors import Unsupported
 
 NO_SLOTS = np.zeros(0, np.int32)
+SCORED_ROWS = 512                        # whose logits are held at once: bounds them
 
 
 class Hardware(NamedTuple):
@@ -84,6 +86,7 @@ class FlashInferDevice:
             self._decoder.adapters.device = device
             self._pool = Pool(config, pages, page_tokens, dtype, device)
             self._lanes = torch.zeros(LANES, dtype=torch.int64, device=device)
+            self._histories = Histories()
             self._windows = {sight.window: sight for sight in self._decoder.sights}
             self._padded = list(self._captured(config))
         self.facts = DeviceFacts(
@@ -94,6 +97,7 @@ class FlashInferDevice:
             vocabulary_size=config.vocabulary_size,
             context_tokens=config.context_tokens,
             host_pages=host_pages,
+            hidden_size=config.hidden,
         )
 
     @classmethod
@@ -116,10 +120,11 @@ class FlashInferDevice:
         assert not self._closed, "a step after close"
         TorchDevice.check(batch, self.facts, len(self._host))
         result = StepResult(batch.step)
+        self._histories.forget(batch.forgotten)
         with torch.inference_mode():
             self._move(batch)
             if len(batch.tokens):
-                self._compute(batch, result)
+                self._answer(batch, result)
             self._wait()
         result.seconds = perf_counter() - started
         return result
@@ -174,22 +179,37 @@ class FlashInferDevice:
         if len(batch.copies):
             self._pool.copy(batch.copies)
 
-    def _compute(self, batch: Batch, result: StepResult) -> None:
-        """The head is computed only for tokens that a sampler or a probe looks at, once each."""
+    def _answer(self, batch: Batch, result: StepResult) -> None:
+        """The head is computed only for tokens that a sampler or a probe looks at, once each, and for scores."""
         adapters = np.repeat(batch.adapters, np.diff(batch.row_starts)) if len(batch.adapters) else NO_SLOTS
-        asked, rows = np.unique(np.concatenate((batch.sample_tokens, batch.probe_tokens)), return_inverse=True)
         hidden = self._forward(batch, adapters)
+        self._spare(batch, hidden, np.arange(len(hidden)), result)
+        result.scores = self._scores(batch, hidden, adapters, result)
+        shown = batch.probe_kinds == PROBE_HIDDEN
+        asked, rows = np.unique(np.concatenate((batch.sample_tokens, batch.probe_tokens[~shown])), return_inverse=True)
+        logits = self._logits(batch, hidden, asked, adapters, result)
+        seen = np.empty(len(shown), np.int64)
+        seen[~shown], seen[shown] = rows[len(batch.sample_tokens) :], np.arange(shown.sum())
+        probe(batch, logits, self._decoder.normed(hidden[self._on(batch.probe_tokens[shown])]), seen, result)
+        result.tokens = sample(batch, logits, rows[: len(batch.sample_tokens)], self._histories)
+        remembered = batch.sample_lanes >= 0
+        self._lanes[self._on(batch.sample_lanes[remembered])] = self._on(result.tokens[remembered])
+
+    def _logits(self, batch: Batch, hidden: Tensor, asked: Int32, adapters: Int32, result: StepResult) -> Tensor:
+        """float32 [N, V] of the tokens `asked` [N]."""
         self._decoder.adapters.choose(adapters[asked] if len(adapters) else NO_SLOTS)
         logits = self._decoder.logits(hidden[self._on(asked)])
-        samples = rows[: len(batch.sample_tokens)]
-        tokens = sample(batch, logits, samples)
-        if not bool(torch.isfinite(hidden).all() & torch.isfinite(logits).all()):
-            logits = self._spared(batch, hidden, logits, asked, result)
-            tokens = sample(batch, logits, samples)
-        probe(batch, logits, rows[len(samples) :], result)
-        remembered = np.flatnonzero(batch.sample_lanes >= 0)
-        self._lanes[self._on(batch.sample_lanes[remembered])] = tokens[self._on(remembered)]
-        result.tokens = tokens.cpu().numpy().astype(np.int32)
+        self._spare(batch, logits, asked.astype(np.int64), result)
+        return logits
+
+    def _scores(self, batch: Batch, hidden: Tensor, adapters: Int32, result: StepResult) -> Float32:
+        scores = np.empty(len(batch.score_tokens), np.float32)
+        for first in range(0, len(scores), SCORED_ROWS):
+            block = slice(first, first + SCORED_ROWS)
+            logits = self._logits(batch, hidden, batch.score_tokens[block], adapters, result)
+            target = logits.gather(1, self._on(batch.score_targets[block])[:, None])[:, 0]
+            scores[block] = (target - logits.logsumexp(1)).cpu().numpy()
+        return scores
 
     def _forward(self, batch: Batch, adapters: Int32) -> Tensor:
         """Hidden states [T, hidden] of the batch's tokens; their K, V and positions are in the pages then."""
@@ -235,20 +255,21 @@ class FlashInferDevice:
         tokens = torch.where(tokens < 0, self._lanes[(-1 - tokens).clamp(min=0)], tokens)
         return self._decoder.forward(tokens, positions, attention)
 
-    def _spared(self, batch: Batch, hidden: Tensor, logits: Tensor, asked: Int32, result: StepResult) -> Tensor:
-        """Some numbers are not finite. Where an adapter made them, only its row fails, and its logits are zero from now
-        on; else the step does. Raises Internal."""
-        broken = (~torch.isfinite(hidden).all(1)).cpu().numpy()                     # [T]
-        broken[asked] |= (~torch.isfinite(logits).all(1)).cpu().numpy()
-        owners = np.repeat(np.arange(len(batch.contiguous)), np.diff(batch.row_starts))
+    def _spare(self, batch: Batch, numbers: Tensor, tokens: Int64, result: StepResult) -> None:
+        """Where some of `numbers` [N, ·], those of `tokens` [N], are not finite: if adapters made them, only their rows
+        fail, and their numbers are zero from now on; else the step does. Raises Internal."""
+        if bool(torch.isfinite(numbers).all()):
+            return
+        broken = tokens[(~torch.isfinite(numbers).all(1)).cpu().numpy()]
+        owners = np.repeat(np.arange(len(batch.contiguous)), np.diff(batch.row_starts))                     # [T]
         rows = np.unique(owners[broken])
         if not len(batch.adapters) or bool((batch.adapters[rows] == NONE).any()):
             self._pool.erase(self._on(batch.slots))
             raise not_finite(batch.step)
         theirs = np.isin(owners, rows)
         self._pool.erase(self._on(batch.slots[theirs]))
-        result.failed_rows = rows.astype(np.int32)
-        return logits.masked_fill(torch.from_numpy(theirs[asked]).to(logits.device)[:, None], 0.0)
+        numbers[torch.from_numpy(theirs[tokens]).to(numbers.device)] = 0.0
+        result.failed_rows = np.union1d(result.failed_rows, rows).astype(np.int32)
 
     def _on(self, numbers: Int32 | Int64) -> Tensor:
         """As int64, where the device computes."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cadenza.kernel.device.batch import (
     PROBE_ENTROPY,
+    PROBE_HIDDEN,
     PROBE_LOG_PROBABILITIES,
     PROBE_LOGITS,
     PROBE_TOP,
@@ -21,11 +22,13 @@ from cadenza.kernel.device.flashinfer.reading import starts
 from cadenza.kernel.device.probing import NO_IDS
 
 
-def probe(batch: Batch, logits: Tensor, rows: Int64, result: StepResult) -> None:
-    """Writes the batch's probes into `result`. `logits` float32 [·, V] and `rows` [Q]: which each probe sees."""
+def probe(batch: Batch, logits: Tensor, hidden: Tensor, rows: Int64, result: StepResult) -> None:
+    """Writes the batch's probes into `result`. `logits` float32 [·, V], of those that look at `hidden` [·, hidden];
+    `rows` [Q]: which of either each probe sees."""
     if not len(rows):
         return
-    answers = [_answer(batch, number, logits[row]) for number, row in enumerate(rows.tolist())]
+    seen = [hidden if kind == PROBE_HIDDEN else logits for kind in batch.probe_kinds.tolist()]
+    answers = [_answer(batch, number, seen[number][row]) for number, row in enumerate(rows.tolist())]
     values, ids = zip(*answers, strict=True)
     result.probe_values, result.probe_ids = np.concatenate(values), np.concatenate(ids)
     result.probe_starts, result.id_starts = starts([len(x) for x in values]), starts([len(x) for x in ids])
@@ -33,7 +36,7 @@ def probe(batch: Batch, logits: Tensor, rows: Int64, result: StepResult) -> None
 
 def _answer(batch: Batch, number: int, logits: Tensor) -> tuple[Float32, Int32]:
     kind = int(batch.probe_kinds[number])
-    if kind == PROBE_LOGITS:
+    if kind in (PROBE_LOGITS, PROBE_HIDDEN):
         return _host(logits), NO_IDS
     logarithms = torch.log_softmax(logits.double(), 0)
     if kind == PROBE_TOP:

@@ -10,20 +10,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cadenza.kernel.device.batch import Batch, Int64
+from cadenza.kernel.device.batch import Batch, Int32, Int64
+from cadenza.kernel.device.flashinfer.reading import ragged
+from cadenza.kernel.device.penalties import Histories, History
 from cadenza.kernel.device.sampling import NUCLEUS_FIRST, SUM_BLOCK, uniforms
 
 
-def sample(batch: Batch, logits: Tensor, rows: Int64) -> Tensor:
-    """The batch's samples, int64 [N]. `logits` float32 [·, V] and `rows` [N]: which of them each sample draws from."""
-    seen = _masked(batch, logits[torch.from_numpy(rows).to(logits.device)])
+def sample(batch: Batch, logits: Tensor, rows: Int64, histories: Histories) -> Int32:
+    """The batch's samples [N]. `logits` float32 [·, V] and `rows` [N]: which of them each sample draws from. Waits for
+    the GPU; what lanes have said is kept on the host."""
+    if not len(rows):
+        return np.zeros(0, np.int32)
+    penalised = [(n, history) for n in range(len(rows)) if (history := histories.of(batch, n)) is not None]
+    seen = logits[torch.from_numpy(rows).to(logits.device)]
+    _bias(batch, seen)
+    _penalise(batch, seen, penalised)
+    _mask(batch, seen)
     ids = torch.arange(seen.shape[1], device=seen.device)
     tokens = torch.where(seen == seen.amax(1, keepdim=True), ids, seen.shape[1] - 1).amin(1)
     drawn = np.flatnonzero(batch.temperature)
     if len(drawn):
         where = torch.from_numpy(drawn).to(seen.device)
         tokens[where] = _drawn(batch, seen[where], drawn)
-    return tokens
+    found: Int32 = tokens.cpu().numpy().astype(np.int32)
+    for n, history in penalised:
+        history.append(int(found[n]))
+    return found
 
 
 def unpacked(masks: Tensor, count: int) -> Tensor:
@@ -32,16 +44,46 @@ def unpacked(masks: Tensor, count: int) -> Tensor:
     return (bits & 1).bool().flatten(1)[:, :count]
 
 
-def _masked(batch: Batch, logits: Tensor) -> Tensor:
-    """`logits` [N, V], −∞ where a sample's mask does not allow."""
+def _bias(batch: Batch, logits: Tensor) -> None:
+    """Adds to `logits` [N, V] what samples have been given for tokens."""
+    biased = np.flatnonzero(batch.sample_biases >= 0)
+    if not len(biased):
+        return
+    which = batch.sample_biases[biased]
+    firsts, counts = batch.bias_starts[which], np.diff(batch.bias_starts)[which]
+    named = ragged(firsts, counts)
+    place = _placed((np.repeat(biased, counts), batch.bias_tokens[named]), logits)
+    logits[place] += torch.from_numpy(batch.bias_values[named]).to(logits.device)
+
+
+def _penalise(batch: Batch, logits: Tensor, penalised: list[tuple[int, History]]) -> None:
+    """As `History.penalise`, of all at once."""
+    if not penalised:
+        return
+    said = [history.counts() for _, history in penalised]
+    samples = np.repeat([n for n, _ in penalised], [len(ids) for ids, _ in said])
+    place = _placed((samples, np.concatenate([ids for ids, _ in said])), logits)
+    counts = torch.from_numpy(np.concatenate([counts for _, counts in said])).to(logits.device)
+    repetition, frequency, presence = torch.from_numpy(batch.penalties[samples]).to(logits.device).unbind(1)
+    values, there = logits[place], counts > 0
+    repeated = torch.where(values > 0, values / repetition, values * repetition)
+    logits[place] = torch.where(there & (repetition != 1), repeated, values) - frequency * counts - presence * there
+
+
+def _placed(indices: tuple[Int64, Int32 | Int64], logits: Tensor) -> tuple[Tensor, Tensor]:
+    """To index [N, V]; none of them twice."""
+    rows, tokens = (torch.from_numpy(x.astype(np.int64)).to(logits.device) for x in indices)
+    return rows, tokens
+
+
+def _mask(batch: Batch, logits: Tensor) -> None:
+    """−∞ where a sample's mask does not allow."""
     where = np.flatnonzero(batch.sample_masks >= 0)
     if not len(where):
-        return logits
+        return
     allowed = unpacked(torch.from_numpy(batch.masks).to(logits.device), logits.shape[1])
-    samples = torch.from_numpy(where).to(logits.device)
-    masks = torch.from_numpy(batch.sample_masks[where].astype(np.int64)).to(logits.device)
+    samples, masks = _placed((where, batch.sample_masks[where]), logits)
     logits[samples] = logits[samples].masked_fill(~allowed[masks], -torch.inf)
-    return logits
 
 
 def _drawn(batch: Batch, logits: Tensor, samples: Int64) -> Tensor:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cadenza.kernel.device import probing, sampling
 from cadenza.kernel.device.batch import (
     PROBE_ENTROPY,
+    PROBE_HIDDEN,
     PROBE_LOG_PROBABILITIES,
     PROBE_LOGITS,
     PROBE_TOP,
@@ -21,7 +22,11 @@ from cadenza.kernel.device.batch import (
 )
 from cadenza.kernel.device.flashinfer import gpu_probing, gpu_sampling
 from cadenza.kernel.device.flashinfer.planned_attention import NOTHING, beside_sinks, natural
+from cadenza.kernel.device.penalties import Histories
 
+from .dense import CONFIG, small_device
+from .driver import Driver, File, Row
+from .reference_kernels import flash_device
 from .test_torch_sampling import reference
 
 VOCABULARY = 3000                # more than a block of sums, and than the first of a nucleus
@@ -42,7 +47,7 @@ def test_a_token_is_drawn_as_the_definition_says(
     batch = samplers(temperature=[temperature], top_k=[top_k], top_p=[top_p], min_p=[min_p], seeds=[seed])
     uniform = float(sampling.uniforms(batch.seeds, batch.draws)[0])
     expected = reference(logits, temperature, top_k, top_p, min_p, uniform)
-    assert gpu_sampling.sample(batch, torch.tensor([logits]), np.array([0])).tolist() == [expected]
+    assert gpu_sampling.sample(batch, torch.tensor([logits]), np.array([0]), Histories()).tolist() == [expected]
 
 
 def samplers(**fields: list[float]) -> Batch:
@@ -67,17 +72,55 @@ def test_many_samples_of_one_step_are_those_of_the_oracle() -> None:
     allowed[0, ::7], allowed[1, 2990:] = 1, 1
     batch.masks = np.packbits(allowed, axis=1, bitorder="little")
     rows = random.permutation(count)
-    found = gpu_sampling.sample(batch, torch.from_numpy(logits.copy()), rows).numpy()
-    expected = sampling.sample(batch, logits, rows)
+    found = gpu_sampling.sample(batch, torch.from_numpy(logits), rows, Histories())
+    expected = sampling.sample(batch, logits, rows, Histories())
     assert (found == expected).mean() >= 0.98, "but for draws on the edge between two tokens"
     masked = batch.sample_masks == 1
     assert (found[masked] >= 2990).all()
 
 
+def test_biases_and_penalties_are_the_oracles_from_step_to_step() -> None:
+    """Histories that are told, of lanes, bounded by windows; biases that some samples share."""
+    random, count = np.random.default_rng(5), 12
+    ours, oracle = Histories(), Histories()
+    for step in range(6):
+        batch = samplers(temperature=random.choice([0.0, 1.0], count).tolist(), draws=[step] * count)
+        batch.sample_lanes = np.array([*range(8), -1, -1, -1, -1], np.int32)
+        batch.sample_biases = random.integers(-1, 3, count).astype(np.int32)
+        batch.bias_starts = np.array([0, 2, 2, 5], np.int32)
+        batch.bias_tokens = np.array([4, 9, 1, 2, 3], np.int32)
+        batch.bias_values = np.array([9.0, -5.0, 3.0, -9.0, 0.5], np.float32)
+        batch.penalties = random.choice([1.0, 1.3, 2.0], (count, 3)).astype(np.float32)
+        batch.penalties[::5] = (1.0, 0.0, 0.0)
+        batch.windows = np.array([0, 3] * 6, np.int32)
+        told = [0 if 0 < step != n and n < 8 else 1 + n for n in range(count)]
+        batch.told_starts = np.cumsum([0, *told]).astype(np.int32)
+        batch.told = random.integers(0, 20, sum(told)).astype(np.int32)
+        logits = random.normal(size=(count, 20)).astype(np.float32)
+        if step == 0:
+            batch.penalties[:8] = (1.2, 0.5, 0.1)
+        found = gpu_sampling.sample(batch, torch.from_numpy(logits), np.arange(count), ours)
+        np.testing.assert_array_equal(found, sampling.sample(batch, logits, np.arange(count), oracle))
+
+
+def test_scores_and_hidden_states_are_the_oracles() -> None:
+    tokens, answers = list(range(3, 20)), []
+    with flash_device() as ours, small_device() as oracle:
+        assert ours.facts.hidden_size == oracle.facts.hidden_size == CONFIG.hidden
+        for device in (ours, oracle):
+            batch = Driver(device).batch([Row(File(), tokens), Row(File(), tokens[:5])], [])
+            batch.score_tokens, batch.score_targets = np.arange(22, dtype=np.int32), np.arange(22, dtype=np.int32)
+            batch.probe_tokens, batch.probe_kinds = np.array([4, 20], np.int32), np.full(2, PROBE_HIDDEN, np.int32)
+            batch.probe_counts, batch.asked_starts = np.zeros(2, np.int32), np.zeros(3, np.int32)
+            answers.append(device.step(batch))
+    np.testing.assert_allclose(answers[0].scores, answers[1].scores, atol=1e-5)
+    np.testing.assert_allclose(answers[0].probe_values, answers[1].probe_values, atol=1e-5)
+
+
 def test_equal_logits_are_taken_in_the_order_of_ids() -> None:
     batch = samplers(temperature=[0.0, 0.0])
     logits = torch.tensor([[1.0, 2.0, 2.0, 0.0], [3.0, 3.0, 3.0, 3.0]])
-    assert gpu_sampling.sample(batch, logits, np.array([0, 1])).tolist() == [1, 0]
+    assert gpu_sampling.sample(batch, logits, np.array([0, 1]), Histories()).tolist() == [1, 0]
 
 
 def test_bits_are_unpacked_in_the_order_of_a_batch() -> None:
@@ -88,17 +131,19 @@ def test_bits_are_unpacked_in_the_order_of_a_batch() -> None:
 
 def test_probes_say_what_the_oracles_say() -> None:
     logits = np.round(np.random.default_rng(3).normal(size=(3, 50)), 1).astype(np.float32)      # some are equal
+    states = np.random.default_rng(4).normal(size=(2, 9)).astype(np.float32)
+    kinds = [PROBE_TOP, PROBE_LOGITS, PROBE_ENTROPY, PROBE_LOG_PROBABILITIES, PROBE_TOP, PROBE_HIDDEN]
     batch = Batch(
         1,
-        probe_kinds=np.array([PROBE_TOP, PROBE_LOGITS, PROBE_ENTROPY, PROBE_LOG_PROBABILITIES, PROBE_TOP], np.int32),
-        probe_counts=np.array([7, 0, 0, 0, 99], np.int32),
-        asked_starts=np.array([0, 0, 0, 0, 3, 3], np.int32),
+        probe_kinds=np.array(kinds, np.int32),
+        probe_counts=np.array([7, 0, 0, 0, 99, 0], np.int32),
+        asked_starts=np.array([0, 0, 0, 0, 3, 3, 3], np.int32),
         asked=np.array([4, 49, 4], np.int32),
     )
-    rows = np.array([0, 1, 1, 2, 2])
+    rows = np.array([0, 1, 1, 2, 2, 1])
     found, expected = StepResult(1), StepResult(1)
-    gpu_probing.probe(batch, torch.from_numpy(logits), rows, found)
-    probing.probe(batch, logits, rows, expected)
+    gpu_probing.probe(batch, torch.from_numpy(logits), torch.from_numpy(states), rows, found)
+    probing.probe(batch, logits, states, rows, expected)
     for name in ("probe_starts", "id_starts", "probe_ids"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     np.testing.assert_allclose(found.probe_values, expected.probe_values, atol=1e-6)
