@@ -53,7 +53,7 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
         yield Driver(device)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(scenes(CONFIG), min_size=1, max_size=3) | st.lists(scenes(PARTICULAR), min_size=1, max_size=3))
 def test_what_is_seen_is_what_the_rule_says(given_scenes: list[Scene]) -> None:
     with flash_device(config=given_scenes[0].config) as device:
