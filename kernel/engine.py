@@ -181,7 +181,7 @@ class Engine:
                 self._starved_since = None
                 self.reclaimer.step_tokens = builder.tokens
             batch = builder.build()
-            batch.swap_outs, batch.swap_ins = self.pager.take_moves()
+            batch.moves, batch.swap_outs, batch.swap_ins = self.pager.take_moves()
             batch.forgotten = self.lanes.take_forgotten()
             self.tokens_done += builder.tokens
             self.rows_done += builder.rows

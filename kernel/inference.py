@@ -11,6 +11,7 @@ from cadenza.kernel.breadth import segments_read
 from cadenza.kernel.device.batch import PROBE_HIDDEN, PROBE_LOG_PROBABILITIES, PROBE_TOP, DeviceFacts, Int32, UInt8
 from cadenza.kernel.guide import Guide, State
 from cadenza.kernel.limits import (
+    DRAFT_TOKENS,
     PASS_PROBE_VALUES,
     PASS_PROBES,
     PASS_READS,
@@ -28,6 +29,7 @@ from cadenza.kernel.limits import (
 from cadenza.kernel.passes import Pass, Probe, Work
 from cadenza.kernel.runs import Run, Stop
 from cadenza.kernel.sampler import Sampler, check_sampler, tokens_told
+from cadenza.kernel.verification import Verification, depths_of
 from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded, TooLong, Unsupported
 
 if TYPE_CHECKING:
@@ -81,6 +83,27 @@ class Inference:
         return self._begin(process, Run(self._engine, file, snapshots, tokens, positions, process.priority,
                                         sampler=sampler, stop=stop, mask=mask, guide=guide,
                                         deliver_every=deliver_every), adapter)
+
+    def verify(
+        self, process: Process, file: File, reads: Sequence[File], tokens: Int32, parents: Sequence[int], *,
+        sampler: Sampler, mask: UInt8 | None, adapter: str = "",
+    ) -> Verification:
+        """`tokens`: the root, then the drafted ones, each of which has a parent among those before it. Raises as
+        `forward` does."""
+        if not len(parents) == len(tokens) - 1 <= DRAFT_TOKENS:
+            raise LimitExceeded(f"a draft has at most {DRAFT_TOKENS} tokens, and a parent for each; this one has "
+                                f"{len(tokens) - 1} tokens and {len(parents)} parents", "draft_tokens")
+        if any(not 0 <= parent <= number for number, parent in enumerate(parents)):
+            raise Invalid("the parent of a drafted token is the root, 0, or the number, from 1 on, of one before it",
+                          "parents")
+        positions = self._check_input(process, file, reads, tokens, np.zeros(0, np.int32))
+        positions = positions[0] + np.array(depths_of(parents), np.int32)
+        check_sampler(sampler, self._facts.vocabulary_size)
+        before = len(file) + sum(len(read) for read in reads)
+        check_told(tokens_told(before, [(row, sampler) for row in range(len(tokens))]))
+        snapshots = self._claim(file, reads, exact=not reads, adapter=adapter)
+        return self._begin(process, Verification(self._engine, file, snapshots, tokens, positions, process.priority,
+                                                 parents=parents, sampler=sampler, mask=mask), adapter)
 
     def interject(self, run: Run, tokens: Int32) -> None:
         """Raises Invalid, Closed, LimitExceeded, TooLong; then nothing has changed."""

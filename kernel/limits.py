@@ -64,6 +64,7 @@ PASS_PROBES = 1024
 PASS_PROBE_VALUES = 1 << 22                 # numbers that the probes of one pass answer: 16 MiB
 PASS_READS = 1024                           # segments that one pass reads beside its own: one a file, or one a part
 PROBE_TOKENS = 4096                         # k of `top`, or tokens of `log-probabilities`
+DRAFT_TOKENS = 128                          # of one draft, its root apart
 VISIBLE_RANGES = 65_536                     # of one pass
 SAMPLER_BIASES = 1024                       # of one sampler
 BIAS_MOST = 1000                            # either way, added to a logit

@@ -28,7 +28,7 @@ def serve(
     model: Annotated[str | None, typer.Argument(help="A directory, or a hub id; else the bundled model.")] = None,
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen.")] = DEFAULT_ADDRESS,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or null.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8.")] = "auto",
     pages: Annotated[int | None, typer.Option(min=1, help="KV pages.")] = None,
     kv_gib: Annotated[float | None, typer.Option(min=0, help="KV memory, in place of --pages.")] = None,
     host_gib: Annotated[float, typer.Option(min=0, help="Memory for KV that makes room on the device.")] = 0.25,

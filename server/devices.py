@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cadenza.kernel.device.kinds import DeviceConfig, FlashInferConfig, NullConfig, TorchConfig, gpu_ready
+from cadenza.kernel.device.kinds import (
+    DeviceConfig,
+    FlashInferConfig,
+    NullConfig,
+    TorchConfig,
+    compiled_kernels,
+    gpu_ready,
+)
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.worker_link import WorkerLink
@@ -48,18 +55,21 @@ def device_config(options: ServeOptions, directory: Path) -> DeviceConfig:
         dtype = "bfloat16" if options.dtype == "auto" else options.dtype
         return FlashInferConfig(pages=choose_pages(options, model, dtype), directory=str(directory), dtype=dtype,
                                 host_pages=choose_host_pages(options, model, dtype), page_tokens=options.page_tokens)
-    dtype = choose_dtype(options.dtype, directory, model)
+    dtype = choose_dtype(options, directory, model)
     return TorchConfig(pages=choose_pages(options, model, dtype), host_pages=choose_host_pages(options, model, dtype),
                        directory=str(directory),
-                       page_tokens=options.page_tokens, dtype=dtype, threads=choose_threads(options.threads))
+                       page_tokens=options.page_tokens, dtype=dtype, threads=choose_threads(options.threads),
+                       cache=str(options.cache))  # fmt: skip
 
 
-def choose_dtype(asked: str, directory: Path, model: ModelConfig) -> str:
-    """ "auto" is bfloat16 for a large model that is stored so, where the CPU multiplies it; else float32."""
-    if asked != "auto":
-        return asked
-    large = describe(directory).weight_bytes > SMALL_WEIGHT_BYTES
-    return "bfloat16" if large and model.dtype == "bfloat16" and cpu_multiplies_bfloat16() else "float32"
+def choose_dtype(options: ServeOptions, directory: Path, model: ModelConfig) -> str:
+    """ "auto" is bfloat16 for a large model that is stored so, where the CPU multiplies it or a compiler is there for
+    kernels that read it; else float32."""
+    if options.dtype != "auto":
+        return options.dtype
+    large = describe(directory).weight_bytes > SMALL_WEIGHT_BYTES and model.dtype == "bfloat16"
+    fast = large and (cpu_multiplies_bfloat16() or compiled_kernels(str(options.cache)) is not None)
+    return "bfloat16" if fast else "float32"
 
 
 def cpu_multiplies_bfloat16() -> bool:

@@ -13,6 +13,7 @@ from cadenza.server.options import ServeOptions
 
 MEMORY = Path("/proc/meminfo")
 GIBIBYTE = 1 << 30
+VALUE_BYTES = {"float32": (4, 4), "bfloat16": (2, 2), "int8": (1, 2)}        # of linear maps, of embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,10 @@ def model_memory(report: ModelReport, options: ServeOptions) -> ModelMemory:
     config = ModelConfig.from_directory(report.directory)
     device = device_config(options, report.directory)
     assert isinstance(device, TorchConfig | FlashInferConfig), "a model is served by such a device"
-    values = report.parameters + (config.vocabulary_size * config.hidden if config.tied_embeddings else 0)
-    return ModelMemory(device.dtype, values * (4 if device.dtype == "float32" else 2),
+    embeddings = config.vocabulary_size * config.hidden
+    maps = report.parameters - (0 if config.tied_embeddings else embeddings)
+    value_bytes, embedding_bytes = VALUE_BYTES[device.dtype]
+    return ModelMemory(device.dtype, maps * value_bytes + embeddings * embedding_bytes,
                        config.kv_bytes_per_token(device.dtype), device.page_tokens, device.pages, device.host_pages)
 
 

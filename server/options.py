@@ -43,7 +43,7 @@ class ServeOptions:
 
     model: str | None = None                # a directory or a hub id; None: the bundled model
     device: str = "auto"                    # "auto", "cpu", "cuda", "null"
-    dtype: str = "auto"                     # "auto", "float32", "bfloat16", "float16"
+    dtype: str = "auto"                     # "auto", "float32", "bfloat16", "int8"
     pages: int | None = None                # KV pages; None: from `kv_gib`
     kv_gib: float | None = None             # KV memory; None: chosen for the device
     host_gib: float = 0.25                  # host tier: pages of idle files that made room on the device

@@ -15,8 +15,8 @@ holds while it lives; the device remembers the last token sampled on each lane, 
 anybody has seen it: input −1−l is "the last token sampled on lane l".
 
 Beside its pages a device has a *host tier*: memory that the kernel reads and writes too, in which host page h is the
-image of one page: K and V of all layers, then the positions (int32) of its slots. The order in a step: pages go out to
-the host tier, come in from it, are copied; then the rows are computed.
+image of one page: K and V of all layers, then the positions (int32) of its slots. The order in a step: tokens move from
+slot to slot, pages go out to the host tier, come in from it, are copied; then the rows are computed.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Batch:
     biases, W scores."""
 
     step: int
+    # Before all else, and all at once: K, V and positions of single tokens, of a draft that was accepted.
+    moves: Int32 = field(default_factory=lambda: _int32(0, 2))                       # [·, 2] slot, slot
     # Whole pages, in this order, before the rows. Copies are how a fork becomes a file of its own.
     swap_outs: Int32 = field(default_factory=lambda: _int32(0, 2))                   # [·, 2] page, host page
     swap_ins: Int32 = field(default_factory=lambda: _int32(0, 2))                    # [·, 2] host page, page

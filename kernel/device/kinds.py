@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,7 +13,10 @@ from typing import Any, ClassVar, Protocol
 
 from cadenza.kernel.device.batch import Device
 from cadenza.kernel.device.null_device import CostModel, NullDevice
+from cadenza.kernel.native.library_unsafe import Kernels, kernels
 from cadenza.kvfs.errors import Invalid, Unsupported
+
+log = logging.getLogger(__name__)
 
 # progress(what is being done, fraction of it that is done)
 Progress = Callable[[str, float], None]
@@ -53,7 +57,8 @@ class NullConfig:
 
 @dataclass(frozen=True, slots=True)
 class TorchConfig:
-    """A TorchDevice: of the model in `directory`, or of the shape that a `config.json` says, with random weights."""
+    """A TorchDevice: of the model in `directory`, or of the shape that a `config.json` says, with random weights.
+    `cache`: the directory where compiled kernels are kept; empty: torch computes alone."""
 
     kind: ClassVar[str] = "torch"
     pages: int
@@ -64,13 +69,15 @@ class TorchConfig:
     dtype: str = "float32"
     threads: int | None = None
     host_pages: int = 0
+    cache: str = ""
 
     def build(self, progress: Progress) -> Device:
         from cadenza.kernel.device.torch_device import TorchDevice  # takes seconds, and only this kind needs it
         from cadenza.kernel.model.config import ModelConfig
 
         common: dict[str, Any] = {"pages": self.pages, "page_tokens": self.page_tokens, "dtype": self.dtype,
-                                  "threads": self.threads, "host_pages": self.host_pages}  # fmt: skip
+                                  "threads": self.threads, "host_pages": self.host_pages,
+                                  "kernels": compiled_kernels(self.cache)}  # fmt: skip
         if self.shape is not None:
             return TorchDevice.random(ModelConfig.from_mapping(self.shape), seed=self.seed, **common)
 
@@ -78,6 +85,15 @@ class TorchConfig:
             progress("loading weights", done_bytes / max(total_bytes, 1))
 
         return TorchDevice(Path(self.directory), progress=weights, **common)
+
+
+def compiled_kernels(cache: str) -> Kernels | None:
+    """None, and a warning that says why, where they cannot be compiled."""
+    try:
+        return kernels(Path(cache)) if cache else None
+    except Unsupported as fault:
+        log.warning("torch computes alone: %s", fault.message)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ class PagedKv:
         self.positions = np.zeros(pages * page_tokens, np.int32)                    # [slots]
         self.page_tokens = page_tokens
         self.head_dim = config.head_dim
+        self.dtype = dtype
+        # Of each layer: where its keys lie, and its values.
+        self.addresses = [(layer[0].data_ptr(), layer[1].data_ptr()) for layer in self._pages]
 
     def copy(self, copies: Int32) -> None:
         """Whole pages, `copies` [C, 2] of (from, to), as if one after the other."""
@@ -34,6 +37,12 @@ class PagedKv:
             self._pages[:, :, :, torch.from_numpy(targets)] = self._pages[:, :, :, torch.from_numpy(sources)]
             positions = self._page_positions()
             positions[targets] = positions[sources]
+
+    def move(self, moves: Int32) -> None:
+        """Tokens from slot to slot, `moves` [·, 2] of (from, to), all at once."""
+        sources, targets = moves.astype(np.int64).T.copy()
+        self._slots[:, :, :, torch.from_numpy(targets)] = self._slots[:, :, :, torch.from_numpy(sources)]
+        self.positions[targets] = self.positions[sources]
 
     @property
     def image_bytes(self) -> int:

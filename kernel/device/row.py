@@ -101,9 +101,9 @@ class Row:
             seen &= theirs <= own
             if self.window:
                 seen &= theirs > own - self.window
-        return seen & self._named(offsets) if len(self.ranges) else seen
+        return seen & self.named(offsets) if len(self.ranges) else seen
 
-    def _named(self, offsets: Int64) -> Bool:
+    def named(self, offsets: Int64) -> Bool:
         """Which offsets lie in a range of each token; all of them for a token without one. [T, offsets]"""
         named = np.ones((self.count, len(offsets)), np.bool_)
         named[self.ranges[:, 0]] = False

@@ -1,8 +1,10 @@
-"""The device that computes with torch on the CPU: the oracle that faster devices must agree with."""
+"""The device that computes on the CPU: with torch alone, the oracle that faster ones must agree with, or with compiled
+kernels beneath it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from cadenza.kernel.device.attention import PagedAttention
 from cadenza.kernel.device.batch import PROBE_HIDDEN, Batch, DeviceFacts, Float32, Int32, Int64, StepResult, UInt8
+from cadenza.kernel.device.native_attention import NativeAttention
 from cadenza.kernel.device.paged_kv import PagedKv
 from cadenza.kernel.device.penalties import Histories
 from cadenza.kernel.device.probing import probe
@@ -20,26 +23,19 @@ from cadenza.kernel.device.sampling import sample
 from cadenza.kernel.limits import LANES
 from cadenza.kernel.model.adapter import check_shapes, read_adapter
 from cadenza.kernel.model.config import ModelConfig
-from cadenza.kernel.model.decoder import Decoder
-from cadenza.kernel.model.linear import multiplies_bfloat16
+from cadenza.kernel.model.decoder import Attention, Decoder
 from cadenza.kernel.model.low_rank import NONE, read_maps
+from cadenza.kernel.model.native import NativeOperations
+from cadenza.kernel.model.operations import Operations, TorchOperations, torch_dtype
 from cadenza.kernel.model.weights import Progress, RandomWeights, StoredWeights, no_progress
-from cadenza.kvfs.errors import Internal, Unsupported
+from cadenza.kernel.native.library_unsafe import Kernels
+from cadenza.kvfs.errors import Internal
 
 NO_SLOTS = np.zeros(0, np.int32)
 SCORED_ROWS = 64                         # whose logits are held at once: bounds them
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 # A model directory, or a configuration with tensors by their names in such a directory.
 Model = Path | tuple[ModelConfig, Mapping[str, Tensor]]
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """Raises Unsupported for a name that is not of DTYPES."""
-    if name not in DTYPES:
-        raise Unsupported(f"dtype {name!r} is not supported; {' and '.join(DTYPES)} are")
-    return DTYPES[name]
 
 
 class TorchDevice:
@@ -55,23 +51,26 @@ class TorchDevice:
         threads: int | None = None,
         host_pages: int = 0,
         progress: Progress = no_progress,
+        kernels: Kernels | None = None,
     ) -> None:
-        """Reads the weights into `dtype` and makes the pages; blocks. `threads` holds for the whole OS process.
+        """Reads the weights into `dtype` and makes the pages; blocks. `threads` holds for the whole OS process. Without
+        `kernels`, or for heads that they do not take, torch computes everything.
 
         Raises what `ModelConfig.from_directory` and `StoredWeights` raise.
         """
-        kind = torch_dtype(dtype)
         if threads is not None:
             torch.set_num_threads(threads)
         config, weights = opened(model, progress)
+        operations = _operations(dtype, config, kernels)
         with torch.inference_mode():
-            self._decoder = Decoder(config, weights, kind)
-            self._kv = PagedKv(config, pages, page_tokens, kind)
+            self._decoder = Decoder(config, weights, operations)
+            self._kv = PagedKv(config, pages, page_tokens, operations.held)
+        self._operations = operations
         self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
         self._histories = Histories()
         self._closed = False
         self.facts = DeviceFacts(
-            name=f"torch cpu {dtype}, {torch.get_num_threads()} threads",
+            name=f"{_name(operations)} {dtype}, {torch.get_num_threads()} threads",
             pages=pages,
             page_tokens=page_tokens,
             page_bytes=self._kv.image_bytes,
@@ -93,11 +92,12 @@ class TorchDevice:
         threads: int | None = None,
         host_pages: int = 0,
         seed: int = 0,
+        kernels: Kernels | None = None,
     ) -> TorchDevice:
         """Of that shape, with random weights and no file: for benchmarks."""
         weights = RandomWeights(config, torch_dtype(dtype), seed)
         return cls((config, weights), pages=pages, page_tokens=page_tokens, dtype=dtype, threads=threads,
-                   host_pages=host_pages)  # fmt: skip
+                   host_pages=host_pages, kernels=kernels)  # fmt: skip
 
     def attach(self, host: UInt8) -> None:
         """Names the memory of the host tier, [host_pages, page_bytes]. Once, before the first step that moves pages."""
@@ -126,6 +126,7 @@ class TorchDevice:
         self._closed = True
         self.__dict__.pop("_decoder", None)
         self.__dict__.pop("_kv", None)
+        self.__dict__.pop("_operations", None)
 
     def __enter__(self) -> TorchDevice:
         return self
@@ -137,6 +138,8 @@ class TorchDevice:
 
     def _move(self, batch: Batch) -> None:
         """Runs of neighbouring host pages go together."""
+        if len(batch.moves):
+            self._kv.move(batch.moves)
         for page, host in _runs(batch.swap_outs, 1):
             self._kv.save(page, self._host[host[0] : host[-1] + 1])
         for host, page in _runs(batch.swap_ins, 0):
@@ -160,12 +163,17 @@ class TorchDevice:
         named = batch.tokens < 0
         tokens = np.where(named, self._lanes[np.where(named, -1 - batch.tokens, 0)], batch.tokens)
         self._kv.positions[batch.slots] = batch.positions
-        attention = PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.sights)
         self._decoder.adapters.choose(slots)
-        hidden = self._decoder.forward(torch.from_numpy(tokens), torch.from_numpy(batch.positions), attention)
-        if not torch.isfinite(hidden).all():
+        hidden = self._decoder.forward(torch.from_numpy(tokens), torch.from_numpy(batch.positions),
+                                       self._attention(batch))
+        if not isfinite(hidden.sum()) and not torch.isfinite(hidden).all():       # a sum is cheap, but may overflow
             self._spare(batch, hidden, np.arange(len(tokens)), result)
         return hidden
+
+    def _attention(self, batch: Batch) -> Attention:
+        if isinstance(self._operations, NativeOperations):
+            return NativeAttention(batch, self._kv, self._decoder.config, self._decoder.sights, self._operations)
+        return PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.sights)
 
     def _spare(self, batch: Batch, numbers: Tensor, tokens: Int64, result: StepResult) -> None:
         """Some of `numbers` [N, ·], those of `tokens` [N], are not finite. Where an adapter made them, only its row
@@ -234,6 +242,7 @@ class TorchDevice:
         assert _within(batch.tokens, -LANES, facts.vocabulary_size), "a token or lane that does not exist"
         assert _within(batch.slots, 0, slots), "a slot outside the pool"
         assert _within(batch.pages, 0, facts.pages), "a page outside the pool"
+        assert _within(batch.moves, 0, slots), "a token moves from or to where no slot is"
         assert _within(batch.swap_outs[:, 0], 0, facts.pages), "a page outside the pool goes out"
         assert _within(batch.swap_outs[:, 1], 0, host_pages), "a page goes out to where no host page is"
         assert _within(batch.swap_ins[:, 0], 0, host_pages), "a page comes in from where no host page is"
@@ -263,9 +272,16 @@ def not_finite(step: int) -> Internal:
     return Internal(f"step {step}: the model computed numbers that are not finite; are its weights damaged?")
 
 
-def fastest_dtype() -> str:
-    """Of DTYPES, the one in which this CPU is fastest."""
-    return "bfloat16" if multiplies_bfloat16() else "float32"
+def _operations(dtype: str, config: ModelConfig, kernels: Kernels | None) -> Operations:
+    if kernels is None or not NativeAttention.serves(config, kernels):
+        return TorchOperations(dtype)
+    kernels.use_threads(torch.get_num_threads())
+    return NativeOperations(dtype, kernels)
+
+
+def _name(operations: Operations) -> str:
+    """For a person: which path is in use."""
+    return f"compiled {operations.kernels.instructions}" if isinstance(operations, NativeOperations) else "torch cpu"
 
 
 def opened(model: Model, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:

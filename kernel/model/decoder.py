@@ -21,9 +21,10 @@ from torch.nn import functional
 
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.feed_forward import Get, feed_forward
-from cadenza.kernel.model.linear import Linear, linear, stacked_linear
+from cadenza.kernel.model.linear import Linear
 from cadenza.kernel.model.low_rank import Adapters
-from cadenza.kernel.model.rope import Rotation, frequencies, rotate, rotation
+from cadenza.kernel.model.operations import HeadNorm, Norm, Operations, TorchNorm, Unnormed, WholeNorm
+from cadenza.kernel.model.rope import Rotation, frequencies, rotation
 from cadenza.kernel.model.tensors import EMBEDDING, HEAD, norm_names
 
 Weights = Mapping[str, Tensor]
@@ -51,16 +52,16 @@ class Sight(NamedTuple):
 
 
 class Decoder:
-    """Computes in `dtype`. Reads each weight once, in order, whatever its type; keeps what it made of them."""
+    """Computes by `operations`. Reads each weight once, in order, whatever its type; keeps what was made of them."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, dtype: torch.dtype) -> None:
-        self.config, self.dtype = config, dtype
-        self._embedding = weights[EMBEDDING].to(dtype)                              # [V, hidden]
-        self._embedding_scale = torch.tensor(config.embedding_scale).to(dtype)
+    def __init__(self, config: ModelConfig, weights: Weights, operations: Operations) -> None:
+        self.config, self.dtype = config, operations.dtype
+        self._embedding = weights[EMBEDDING].to(operations.held)                    # [V, hidden]
+        self._embedding_scale = torch.tensor(config.embedding_scale).to(self.dtype)
         self.adapters = Adapters()
-        self._layers = [Layer(config, number, weights, dtype, self.adapters) for number in range(config.layers)]
-        self._norm = Norm(weights["model.norm.weight"].to(dtype) + config.norm_offset, config.norm_epsilon)
-        head = linear(self._embedding if config.tied_embeddings else weights[HEAD].to(dtype))
+        self._layers = [Layer(config, number, weights, operations, self.adapters) for number in range(config.layers)]
+        self._norm = operations.norm(weights["model.norm.weight"].float() + config.norm_offset, config.norm_epsilon)
+        head = operations.linear(self._embedding if config.tied_embeddings else weights[HEAD].to(operations.held))
         self._head = self.adapters.over(head, {HEAD.removesuffix(".weight"): config.vocabulary_size})
         self.frequencies = frequencies(config.rope, config.head_dim)
         self._window_frequencies = frequencies(config.window_rope or config.rope, config.head_dim)
@@ -71,12 +72,14 @@ class Decoder:
         turned = rotation(self.frequencies, positions, self.dtype, self.config.rope.scale)
         local = self.config.window_rope
         turned_in_window = rotation(self._window_frequencies, positions, self.dtype, local.scale) if local else turned
-        x = functional.embedding(tokens, self._embedding)
+        x = functional.embedding(tokens, self._embedding).to(self.dtype)
         if self.config.embedding_scale != 1:
             x = x * self._embedding_scale
+        added = None
         for layer, sight in zip(self._layers, self.sights, strict=True):
-            x = layer.forward(x, turned_in_window if sight.window else turned, attention)
-        return x
+            x, added = layer.forward(x, added, turned_in_window if sight.window else turned, attention)
+        assert added is not None, "a decoder has layers"
+        return x + added
 
     def normed(self, hidden: Tensor) -> Tensor:
         """What the head sees of hidden states [N, hidden]."""
@@ -96,80 +99,50 @@ class Layer:
     """One layer of the decoder."""
 
     def __init__(
-        self, config: ModelConfig, number: int, weights: Weights, dtype: torch.dtype, adapters: Adapters
+        self, config: ModelConfig, number: int, weights: Weights, operations: Operations, adapters: Adapters
     ) -> None:
         prefix = f"model.layers.{number}."
 
         def get(name: str) -> Tensor:
-            return weights[prefix + name].to(dtype)
-
-        def bias(name: str, present: bool) -> Tensor | None:
-            return get(f"{name}.bias") if present else None
+            return weights[prefix + name].to(operations.held)
 
         def mapped(names: Sequence[str], biased: bool) -> Linear:
             matrices = [get(f"{name}.weight") for name in names]
-            stacked = stacked_linear(matrices, [bias(name, biased) for name in names])
+            bias = torch.cat([get(f"{name}.bias") for name in names]) if biased else None
+            stacked = operations.linear(torch.cat(matrices), bias)
             return adapters.over(stacked, {prefix + name: len(m) for name, m in zip(names, matrices, strict=True)})
 
-        c = config
-        self._number, self._query_scale = number, c.query_scale
-        self._heads, self._kv_heads, self._head_dim = c.heads, c.kv_heads, c.head_dim
-        norms = {place: Norm(get(f"{name}.weight") + c.norm_offset, c.norm_epsilon)
-                 for place, name in norm_names(c).items()}  # fmt: skip
-        self._attention_norm, self._attention_output_norm = norms.get("attention"), norms.get("attention output")
-        self._mlp_norm, self._mlp_output_norm = norms.get("mlp"), norms.get("mlp output")
+        def norm(place: str) -> Norm:
+            if place not in names:
+                return Unnormed()
+            return operations.norm(get(f"{names[place]}.weight").float() + c.norm_offset, c.norm_epsilon)
+
+        c, names = config, norm_names(config)
+        self._number, self._heads = number, (c.heads + 2 * c.kv_heads, c.head_dim)
+        self._attention_norm, self._attention_output_norm = norm("attention"), norm("attention output")
+        self._mlp_norm, self._mlp_output_norm = norm("mlp"), norm("mlp output")
         self._qkv = mapped(["self_attn.qkv_proj"] if c.fused else [f"self_attn.{x}_proj" for x in "qkv"], c.qkv_bias)
-        self._head_norm = _head_norm(c, get) if c.qk_norm else None
+        self._turn = operations.turn(c.heads, c.kv_heads, _head_norm(c, get) if c.qk_norm else None, c.query_scale)
         self.sinks = get("self_attn.sinks").float() if c.sinks else None            # [H]
         self._output = mapped(["self_attn.o_proj"], c.output_bias)
-        self._feed_forward = feed_forward(c, number, get, mapped)
+        self._feed_forward = feed_forward(c, number, get, mapped, operations)
 
-    def forward(self, x: Tensor, turned: Rotation, attention: Attention) -> Tensor:
-        """x [T, hidden] → [T, hidden]."""
-        x = x + _normed(self._attention_output_norm, self._attend(_normed(self._attention_norm, x), turned, attention))
-        return x + _normed(self._mlp_output_norm, self._feed_forward(_normed(self._mlp_norm, x)))
+    def forward(
+        self, x: Tensor, added: Tensor | None, turned: Rotation, attention: Attention
+    ) -> tuple[Tensor, Tensor]:
+        """x + added is what went in [T, hidden], and what comes out: a sum and the norm of it are one operation."""
+        x, h = self._attention_norm.after(x, added)
+        x, h = self._mlp_norm.after(x, self._attention_output_norm(self._attend(h, turned, attention)))
+        return x, self._mlp_output_norm(self._feed_forward(h))
 
     def _attend(self, h: Tensor, turned: Rotation, attention: Attention) -> Tensor:
-        heads = self._qkv(h).view(-1, self._heads + 2 * self._kv_heads, self._head_dim)
-        turning, values = heads[:, : -self._kv_heads], heads[:, -self._kv_heads :]
-        if self._head_norm is not None:
-            turning = self._head_norm(turning)
-        rotated = rotate(turning, turned)
-        queries, keys = rotated[:, : self._heads], rotated[:, self._heads :]
-        if self._query_scale != 1:
-            queries = queries * self._query_scale
+        queries, keys, values = self._turn(self._qkv(h).view(-1, *self._heads), turned)
         return self._output(attention(self._number, queries, keys, values))
 
 
-class Norm:
-    """x / √(mean(x²) + ε) · weight over the last axis, the division in float32 (Zhang & Sennrich 2019)."""
-
-    def __init__(self, weight: Tensor, epsilon: float) -> None:
-        self._weight, self._epsilon, self._width = weight, epsilon, (weight.shape[-1],)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self._width, None, self._epsilon) * self._weight
-
-
-class WholeNorm:
-    """One norm over all query heads, and one over all key heads, of [T, H + K, D] (OLMo 2)."""
-
-    def __init__(self, query: Norm, key: Norm, heads: int) -> None:
-        self._query, self._key, self._heads = query, key, heads
-
-    def __call__(self, x: Tensor) -> Tensor:
-        query, key = x[:, : self._heads], x[:, self._heads :]
-        normed = self._query(query.flatten(1)), self._key(key.flatten(1))
-        return torch.cat(normed, 1).view(x.shape)
-
-
-def _normed(norm: Norm | None, x: Tensor) -> Tensor:
-    return x if norm is None else norm(x)
-
-
-def _head_norm(c: ModelConfig, get: Get) -> Norm | WholeNorm:
+def _head_norm(c: ModelConfig, get: Get) -> HeadNorm:
     """Of each head, it is one norm of all of them: weight [H + K, D]."""
     query, key = (get(f"self_attn.{name}_norm.weight") + c.norm_offset for name in "qk")
     if c.whole_qk_norm:
-        return WholeNorm(Norm(query, c.norm_epsilon), Norm(key, c.norm_epsilon), c.heads)
-    return Norm(torch.cat((query.expand(c.heads, -1), key.expand(c.kv_heads, -1))), c.norm_epsilon)
+        return WholeNorm(TorchNorm(query, c.norm_epsilon), TorchNorm(key, c.norm_epsilon), c.heads)
+    return TorchNorm(torch.cat((query.expand(c.heads, -1), key.expand(c.kv_heads, -1))), c.norm_epsilon)

@@ -11,14 +11,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.experts_config import ExpertsConfig
-from cadenza.kernel.model.linear import Linear, linear, stacked_linear
+from cadenza.kernel.model.linear import Linear
+from cadenza.kernel.model.operations import Gated, Operations
 
-# gate and up [T, intermediate] → [T, intermediate]
-Gated = Callable[[Tensor, Tensor], Tensor]
 # The name of a tensor of the layer → that tensor.
 Get = Callable[[str], Tensor]
 
@@ -29,21 +27,11 @@ class Mapped(Protocol):
     def __call__(self, names: Sequence[str], biased: bool) -> Linear: ...
 
 
-def _silu(gate: Tensor, up: Tensor) -> Tensor:
-    return functional.silu(gate) * up
-
-
-def _gelu_tanh(gate: Tensor, up: Tensor) -> Tensor:
-    return functional.gelu(gate, approximate="tanh") * up
-
-
-GATED: dict[str, Gated] = {"silu": _silu, "gelu_tanh": _gelu_tanh}
-
-
 def clamped(slope: float, bound: float) -> Gated:
     """(up + 1) ⊙ gate ⊙ σ(slope · gate), gate at most and up within `bound` (gpt-oss)."""
 
-    def gated(gate: Tensor, up: Tensor) -> Tensor:
+    def gated(gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
         gate = gate.clamp(max=bound)
         return (up.clamp(-bound, bound) + 1) * gate * torch.sigmoid(slope * gate)
 
@@ -57,8 +45,7 @@ class Mlp:
         self._gate_up, self._down, self._gated = gate_up, down, gated
 
     def __call__(self, h: Tensor) -> Tensor:
-        gate, up = self._gate_up(h).chunk(2, dim=-1)                                # [T, intermediate] each
-        return self._down(self._gated(gate, up))
+        return self._down(self._gated(self._gate_up(h)))
 
 
 class Experts:
@@ -83,36 +70,38 @@ class Experts:
         return weights.to(h.dtype), chosen
 
 
-def feed_forward(config: ModelConfig, layer: int, get: Get, mapped: Mapped) -> Mlp | Experts:
+def feed_forward(config: ModelConfig, layer: int, get: Get, mapped: Mapped, operations: Operations) -> Mlp | Experts:
     """Of that layer; `get` reads its tensors."""
     experts = config.experts
     if experts is not None and config.has_experts(layer):
-        return _clamped_experts(experts, get) if experts.clamped else _experts(config, experts, get)
+        made = _clamped_experts if experts.clamped else _experts
+        return made(config, experts, get, operations)
     names = ["mlp.gate_up_proj"] if config.fused else ["mlp.gate_proj", "mlp.up_proj"]
     gate_up, down = mapped(names, config.mlp_bias), mapped(["mlp.down_proj"], config.mlp_bias)
-    return Mlp(gate_up, down, GATED[config.activation])
+    return Mlp(gate_up, down, operations.gated(config.activation))
 
 
-def _experts(config: ModelConfig, c: ExpertsConfig, get: Get) -> Experts:
+def _experts(config: ModelConfig, c: ExpertsConfig, get: Get, operations: Operations) -> Experts:
     """Adapters add to none of these maps."""
+    gated = operations.gated(config.activation)
 
     def expert(number: int) -> Mlp:
         gate, up, down = (get(f"mlp.experts.{number}.{name}_proj.weight") for name in ("gate", "up", "down"))
-        return Mlp(stacked_linear([gate, up], [None, None]), linear(down), GATED[config.activation])
+        return Mlp(operations.linear(torch.cat((gate, up))), operations.linear(down), gated)
 
-    return Experts(c, linear(get("mlp.gate.weight")), [expert(number) for number in range(c.count)])
+    return Experts(c, operations.linear(get("mlp.gate.weight")), [expert(number) for number in range(c.count)])
 
 
-def _clamped_experts(c: ExpertsConfig, get: Get) -> Experts:
+def _clamped_experts(config: ModelConfig, c: ExpertsConfig, get: Get, operations: Operations) -> Experts:
     """Tensors of all experts: [experts, in, out], their biases [experts, out]; gate and up alternate."""
     gate_up, gate_up_bias = get("mlp.experts.gate_up_proj"), get("mlp.experts.gate_up_proj_bias")
     down, down_bias = get("mlp.experts.down_proj"), get("mlp.experts.down_proj_bias")
 
     def expert(number: int) -> Mlp:
         maps, biases = gate_up[number].T, gate_up_bias[number]
-        first = linear(torch.cat((maps[::2], maps[1::2])), torch.cat((biases[::2], biases[1::2])))
-        return Mlp(first, linear(down[number].T.contiguous(), down_bias[number].contiguous()), gated)
+        first = operations.linear(torch.cat((maps[::2], maps[1::2])), torch.cat((biases[::2], biases[1::2])))
+        return Mlp(first, operations.linear(down[number].T.contiguous(), down_bias[number].contiguous()), gated)
 
     gated = clamped(c.slope, c.bound)
-    router = linear(get("mlp.router.weight"), get("mlp.router.bias"))
+    router = operations.linear(get("mlp.router.weight"), get("mlp.router.bias"))
     return Experts(c, router, [expert(number) for number in range(c.count)])

@@ -7,7 +7,7 @@ weight is float32, and inputs and outputs are converted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -50,6 +50,24 @@ class WideLinear:
         return self._wide(x.float()).to(torch.bfloat16)
 
 
+class QuantisedLinear:
+    """int8 weights with a scale for each output, widened at every call: what faster ones must agree with."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._values, self._scales = quantised(weight)
+        self._bias = None if bias is None else bias.float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.linear(x.float(), self._values.float() * self._scales[:, None], self._bias).to(x.dtype)
+
+
+def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 [out, in] and scales [out] of `weight`: symmetric, the largest of an output is ±127."""
+    wide = weight.float()
+    scales = wide.abs().amax(1).clamp_(min=torch.finfo(torch.float32).tiny) / 127
+    return torch.round(wide / scales[:, None]).to(torch.int8), scales
+
+
 def multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions for it."""
     return hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -68,9 +86,3 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
         return WideLinear(weight, bias)
     return PackedLinear(weight, bias) if packs() else PlainLinear(weight, bias)
 
-
-def stacked_linear(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Linear:
-    """Several maps of one input as one: their outputs stand side by side."""
-    present = [bias for bias in biases if bias is not None]
-    assert len(present) in (0, len(weights)), "either every stacked map has a bias, or none"
-    return linear(torch.cat(list(weights)), torch.cat(present) if present else None)

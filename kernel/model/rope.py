@@ -57,7 +57,8 @@ def _yarn(config: RopeConfig, plain: Tensor, width: int) -> Tensor:
 def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype, scale: float = 1.0) -> Rotation:
     """Of `positions` [T], any integers; computed in the type of `frequencies` and given in `dtype`."""
     angles = positions.to(frequencies.dtype)[:, None] * frequencies          # [T, rotated / 2]
-    return Rotation((angles.cos() * scale).to(dtype)[:, None], (angles.sin() * scale).to(dtype)[:, None])
+    cosine, sine = (angles.cos(), angles.sin()) if scale == 1 else (angles.cos() * scale, angles.sin() * scale)
+    return Rotation(cosine.to(dtype)[:, None], sine.to(dtype)[:, None])
 
 
 def rotate(heads: Tensor, by: Rotation) -> Tensor:

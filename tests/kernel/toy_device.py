@@ -43,6 +43,8 @@ class ToyDevice:
 
     def step(self, batch: Batch) -> StepResult:
         self.batches.append(batch)
+        flat = self.held.reshape(-1)
+        flat[batch.moves[:, 1]] = flat[batch.moves[:, 0]]
         for page, host in batch.swap_outs.tolist():
             self.host[host] = self.held[page].view(np.uint8)
         for host, page in batch.swap_ins.tolist():
@@ -79,16 +81,21 @@ class ToyDevice:
         return history
 
     def seen(self, batch: Batch, token: int) -> list[int]:
-        """What the row of input `token` has before it, and the token itself."""
+        """What the row of input `token` has before it and sees, and the token itself."""
         row = int(np.searchsorted(batch.row_starts, token, side="right")) - 1
         seen: list[int] = []
+        offsets: list[int] = []
         for segment in range(batch.segment_starts[row], batch.segment_starts[row + 1]):
             pages = batch.pages[batch.page_starts[segment]:batch.page_starts[segment + 1]]
             first, shift = int(batch.segment_skips[segment]), int(batch.segment_shifts[segment])
             part = self.held[pages].reshape(-1)[first : first + batch.segment_tokens[segment]]
             seen += (part + shift * VOCABULARY).tolist()
+            offsets += range(batch.segment_firsts[segment], batch.segment_firsts[segment] + len(part))
         after = int(batch.row_starts[row + 1]) - 1 - token
-        return seen[: len(seen) - after]
+        ranges = batch.visible_ranges[batch.visible_starts[row] : batch.visible_starts[row + 1]]
+        mine = ranges[ranges[:, 0] == token - batch.row_starts[row], 1:].tolist()
+        return [each for each, at in list(zip(seen, offsets, strict=True))[: len(seen) - after]
+                if not mine or any(first <= at < first + count for first, count in mine)]
 
     def close(self) -> None:
         pass

@@ -217,3 +217,8 @@ def a_run(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "tokens": tokens, "positions": [], "mask": None, "sampler": a_sampler(),
             "max_tokens": 4, "stop_tokens": [], "stop_sequences": [], "deliver_every": 1, "adapter": None,
             "states": [], **more}
+
+
+def a_draft(file: int, token: int, tokens: list[int], parents: list[int], **more: Any) -> dict[str, Any]:
+    return {"file": file, "reads": [], "token": token, "tokens": tokens, "parents": parents, "sampler": a_sampler(),
+            "mask": None, "adapter": None, **more}

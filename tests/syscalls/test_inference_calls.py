@@ -11,7 +11,7 @@ from cadenza.kernel.device.null_device import HIDDEN_SIZE, CostModel
 from cadenza.kvfs.errors import Closed, Invalid, NotFound, NotReady
 
 from .asking import decode, forward, probe, sample
-from .desk import Desk, a_pass, a_run, a_sampler, in_loop
+from .desk import Desk, a_draft, a_pass, a_run, a_sampler, in_loop
 
 SLOW = CostModel(fixed_ms=3_600_000.0)
 
@@ -257,3 +257,31 @@ async def test_states_say_what_a_run_may_sample() -> None:
         ]
         said = await decode(desk, process, a_run(desk.ask(process, "kv.create"), [1], max_tokens=6, states=states))
         assert said == ([3, 5, 3, 5, 3, 5], "length")
+
+
+# --- verify ---
+
+@in_loop
+async def test_a_draft_is_verified_as_decoding_would_go_on() -> None:
+    async with Desk(vocabulary_size=64) as desk:
+        process = desk.spawn()
+        plain, file = desk.ask(process, "kv.create"), desk.ask(process, "kv.create")
+        hot = a_sampler(temperature=1.0, seed=9)
+        said, _ = await decode(desk, process, a_run(plain, [5, 6], max_tokens=6, sampler=hot))
+        await forward(desk, process, a_pass(file, [5]))
+        wrong = (said[0] + 1) % 64
+        handle = desk.ask(process, "inference.verify", a_draft(
+            file, 6, [wrong, *said[:2], wrong, said[2]], [0, 0, 2, 2, 3], sampler=hot))
+        with pytest.raises(NotReady):
+            desk.ask(process, "inference.take-verified", handle)
+        with pytest.raises(NotFound):
+            desk.ask(process, "inference.take-pass", handle)
+        await desk.wait(process, handle)
+        assert desk.ask(process, "inference.take-verified", handle) == (said[:4], 3, 6)
+        assert desk.ask(process, "kv.tokens", file, {"first": 0, "count": 5}).tolist() == [5, 6, *said[:3]]
+        assert process.tokens == 6 + 4
+        with pytest.raises(Invalid):
+            desk.ask(process, "inference.verify", a_draft(file, said[3], [1, 2], [0, 2]))
+        handle = desk.ask(process, "inference.verify", a_draft(file, said[3], [], [], sampler=hot))
+        await desk.wait(process, handle)
+        assert desk.ask(process, "inference.take-verified", handle) == (said[4:5], 0, 1)

@@ -36,6 +36,7 @@ from cadenza.kernel.model.adapter import check_shapes, read_adapter
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.decoder import Attention, Decoder
 from cadenza.kernel.model.low_rank import NONE, read_maps
+from cadenza.kernel.model.operations import TorchOperations, torch_dtype
 from cadenza.kernel.model.weights import Progress, RandomWeights, no_progress
 from cadenza.kvfs.errors import Unsupported
 
@@ -48,7 +49,7 @@ class Hardware(NamedTuple):
     fetched bytes a layer, in a step that goes eagerly anyway, and in one of decodes alone."""
 
     device: torch.device
-    dtype: torch.dtype
+    dtype: str
     name: str
     kernels: Callable[[ModelConfig], Kernels]
     capture: Capture | None
@@ -61,7 +62,7 @@ def gpu(*, graphs: bool = True) -> Hardware:
     lacks = missing()
     if lacks:
         raise Unsupported(f"a flashinfer device needs {' and '.join(lacks)}; without, choose the device cpu")
-    return Hardware(torch.device("cuda", torch.cuda.current_device()), torch.bfloat16, torch.cuda.get_device_name(),
+    return Hardware(torch.device("cuda", torch.cuda.current_device()), "bfloat16", torch.cuda.get_device_name(),
                     lambda config: FlashInferKernels(config, SIZES[-1]), GraphCapture() if graphs else None)
 
 
@@ -75,22 +76,22 @@ class FlashInferDevice:
         Raises what `gpu`, `ModelConfig.from_directory` and `StoredWeights` raise, Unsupported for unusual heads.
         """
         self._hardware = hardware or gpu()
-        device, dtype = self._hardware.device, self._hardware.dtype
+        device, operations = self._hardware.device, TorchOperations(self._hardware.dtype)
         config, weights = opened(model, progress)
         self._host = torch.zeros(0, 0, dtype=torch.uint8)
         self._closed = False
         with torch.inference_mode():
             self.kernels = self._hardware.kernels(config)
             with torch.device(device):                           # where the decoder makes what it computes once
-                self._decoder = Decoder(config, Placed(weights, device), dtype)
+                self._decoder = Decoder(config, Placed(weights, device), operations)
             self._decoder.adapters.device = device
-            self._pool = Pool(config, pages, page_tokens, dtype, device)
+            self._pool = Pool(config, pages, page_tokens, operations.held, device)
             self._lanes = torch.zeros(LANES, dtype=torch.int64, device=device)
             self._histories = Histories()
             self._windows = {sight.window: sight for sight in self._decoder.sights}
             self._padded = list(self._captured(config))
         self.facts = DeviceFacts(
-            name=f"flashinfer {self._hardware.name} {str(dtype).removeprefix('torch.')}",
+            name=f"flashinfer {self._hardware.name} {self._hardware.dtype}",
             pages=pages,
             page_tokens=page_tokens,
             page_bytes=self._pool.image_bytes,
@@ -104,7 +105,7 @@ class FlashInferDevice:
     def random(cls, config: ModelConfig, *, pages: int, page_tokens: int = 16, host_pages: int = 0, seed: int = 0,
                hardware: Hardware | None = None) -> FlashInferDevice:  # fmt: skip
         """Of that shape, with random weights and no file: for benchmarks. TorchDevice of that seed has the same."""
-        return cls((config, RandomWeights(config, (hardware or gpu()).dtype, seed)), pages=pages,
+        return cls((config, RandomWeights(config, torch_dtype((hardware or gpu()).dtype), seed)), pages=pages,
                    page_tokens=page_tokens, host_pages=host_pages, hardware=hardware)  # fmt: skip
 
     def attach(self, host: UInt8) -> None:
@@ -172,6 +173,8 @@ class FlashInferDevice:
             torch.cuda.synchronize()
 
     def _move(self, batch: Batch) -> None:
+        if len(batch.moves):
+            self._pool.move(batch.moves)
         if len(batch.swap_outs):
             self._pool.save(batch.swap_outs[:, 0], self._host, batch.swap_outs[:, 1])
         if len(batch.swap_ins):

@@ -59,6 +59,12 @@ class Pool:
         self._slots[:, :, slots] = 0
         self._pages[:, :, self.spare_page] = 0
 
+    def move(self, moves: Int32) -> None:
+        """Tokens from slot to slot, `moves` [·, 2] of (from, to), all at once."""
+        sources, targets = moves.T
+        self._slots[:, :, self._numbers(targets)] = self._slots[:, :, self._numbers(sources)]
+        self.positions[targets] = self.positions[sources]
+
     def copy(self, copies: Int32) -> None:
         """Whole pages, `copies` [C, 2] of (from, to), as if one after the other."""
         apart = not np.intersect1d(copies[:, 0], copies[:, 1]).size
@@ -98,8 +104,8 @@ class Pool:
             yield
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def _numbers(self, pages: Int32) -> Tensor:
-        return torch.from_numpy(pages.astype(np.int64)).to(self._pages.device)
+    def _numbers(self, numbers: Int32) -> Tensor:
+        return torch.from_numpy(numbers.astype(np.int64)).to(self._pages.device)
 
     def _page_positions(self) -> Int32:
         """[pages, page_tokens], a view."""

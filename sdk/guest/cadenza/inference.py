@@ -31,6 +31,8 @@ _take_pass = checked(kernel.take_pass)
 _decode = checked(kernel.decode)
 _stop = checked(kernel.stop)
 _interject = checked(kernel.interject)
+_verify = checked(kernel.verify)
+_take_verified = checked(kernel.take_verified)
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,64 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The drafted tokens that the model says, then one more. `accepted`: how many were drafted. `computed_tokens`:
+    rows of the pass, fewer than the draft has when the device had no more room."""
+
+    tokens: list[int]
+    accepted: int
+    computed_tokens: int
+
+
+class Verification:
+    """What the model says behind `token`, the last that is known, as far as it is drafted: in one pass, and what
+    decoding would have said. `await verification.take()`; `file` then holds `token` and the accepted ones too.
+
+    `drafted` is a tree: the parent of each token is `token`, 0, or the number, from 1 on, of one before it. The likely
+    ones come first.
+    """
+
+    __slots__ = ("handle",)
+
+    def __init__(
+        self,
+        file: File,
+        token: int,
+        drafted: Sequence[int],
+        parents: Sequence[int],
+        *,
+        sampler: Sampler | None = None,
+        reads: Sequence[File] = (),
+        mask: Mask | None = None,
+        adapter: str | None = None,
+    ) -> None:
+        """Submits it, and never blocks. Raises what `forward` raises."""
+        self.handle = Handle(
+            _verify(
+                kernel.Draft(
+                    file.descriptor,
+                    [read.descriptor for read in reads],
+                    token,
+                    list(drafted),
+                    list(parents),
+                    sampler_of(sampler or Sampler()),
+                    mask_of(mask),
+                    adapter,
+                )
+            )
+        )
+
+    async def take(self) -> Verdict:
+        """Once. Raises what went wrong; then, or cancelled, `file` holds what it held."""
+        try:
+            await self.handle
+            verdict = _take_verified(self.handle.number)
+        finally:
+            self.handle.close()
+        return Verdict(verdict.tokens, verdict.accepted, verdict.computed_tokens)
 
 
 def sampler_of(sampler: Sampler) -> kernel.Sampler:

@@ -11,8 +11,10 @@ import torch
 from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.decoder import Decoder, Sight
+from cadenza.kernel.model.operations import TorchOperations
 from cadenza.kernel.model.rope_config import RopeConfig
 from cadenza.kernel.model.weights import RandomWeights
+from cadenza.kernel.native.library_unsafe import Kernels
 
 CONFIG = ModelConfig(
     family="qwen3", layers=2, hidden=32, intermediate=48, heads=4, kv_heads=2, head_dim=16, vocabulary_size=64,
@@ -26,9 +28,11 @@ PARTICULAR = replace(
 SEED = 3
 
 
-def small_device(pages: int = 128, page_tokens: int = 4, config: ModelConfig = CONFIG) -> TorchDevice:
+def small_device(
+    pages: int = 128, page_tokens: int = 4, config: ModelConfig = CONFIG, kernels: Kernels | None = None
+) -> TorchDevice:
     """With the reference's weights."""
-    return TorchDevice.random(config, pages=pages, page_tokens=page_tokens, threads=1, seed=SEED)
+    return TorchDevice.random(config, pages=pages, page_tokens=page_tokens, threads=1, seed=SEED, kernels=kernels)
 
 
 class DenseAttention:
@@ -57,7 +61,7 @@ class DenseAttention:
 
 @cache
 def _decoder(config: ModelConfig) -> Decoder:
-    return Decoder(config, RandomWeights(config, torch.float32, SEED), torch.float32)
+    return Decoder(config, RandomWeights(config, torch.float32, SEED), TorchOperations("float32"))
 
 
 def dense_logits(

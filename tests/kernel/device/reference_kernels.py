@@ -101,5 +101,5 @@ def flash_device(pages: int = 128, page_tokens: int = 4, config: ModelConfig = C
 
 
 def reference_hardware(capture: Capture | None = None, cascade_bytes: int = 1 << 30) -> Hardware:
-    return Hardware(torch.device("cpu"), torch.float32, "reference", ReferenceKernels, capture, cascade_bytes,
+    return Hardware(torch.device("cpu"), "float32", "reference", ReferenceKernels, capture, cascade_bytes,
                     cascade_bytes)  # fmt: skip

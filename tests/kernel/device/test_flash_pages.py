@@ -97,6 +97,17 @@ def images(device: FlashInferDevice) -> np.ndarray:
     return host
 
 
+def test_tokens_move_all_at_once(driver: Driver) -> None:
+    """Two trade places and a third follows, with their positions: the file reads as if it had been written so."""
+    device, file = driver.device, File()
+    logits(driver, Row(file, [1, 2, 3], positions=[0, 1, 2], contiguous=False))
+    first = file.pages[0] * device.facts.page_tokens
+    device.step(Batch(5, moves=np.array([[first, first + 1], [first + 1, first], [first + 2, first + 3]], np.int32)))
+    twin = File(list(file.pages), 2)
+    found = logits(driver, Row(twin, [9], positions=[2], contiguous=False))[0]
+    np.testing.assert_allclose(found[0], dense_logits([1, 2, 9])[-1], atol=TOLERANCE)
+
+
 def test_an_image_of_a_page_is_the_torch_devices() -> None:
     """A page that was swapped out by one may be swapped in by the other; what is there is what was."""
     tokens, file = tokens_of(11), File()

@@ -18,15 +18,21 @@ from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.weights import RandomWeights
 from cadenza.kvfs.errors import Internal, Unsupported
 
+from .compiled import PATHS, kernels_of
 from .dense import CONFIG, PARTICULAR, SEED, dense_logits, small_device
 from .driver import Driver, File, Probe, Row, Sampler
 
 TOLERANCE = 2e-5
 
 
+@pytest.fixture(params=PATHS)
+def path(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def driver() -> Iterator[Driver]:
-    with small_device() as device:
+def driver(path: str) -> Iterator[Driver]:
+    with small_device(kernels=kernels_of(path)) as device:
         yield Driver(device)
 
 
@@ -185,12 +191,13 @@ def scenes(draw: st.DrawFn, config: ModelConfig) -> Scene:
     return Scene(files, tokens, positions, draw(st.lists(span, max_size=8)), draw(st.integers(1, 9)), shifts, config)
 
 
+@pytest.mark.parametrize("by", PATHS)
 @settings(max_examples=30, deadline=None)
 @given(st.lists(scenes(CONFIG), min_size=1, max_size=3) | st.lists(scenes(PARTICULAR), min_size=1, max_size=3))
-def test_what_is_seen_is_what_the_rule_says(given_scenes: list[Scene]) -> None:
+def test_what_is_seen_is_what_the_rule_says(by: str, given_scenes: list[Scene]) -> None:
     """Any positions in any order, any ranges (some hide everything), several files, some relocated, chunks; rows side
     by side; with and without windows, caps and sinks."""
-    with small_device(config=given_scenes[0].config) as device:
+    with small_device(config=given_scenes[0].config, kernels=kernels_of(by)) as device:
         assert_seen(Driver(device), given_scenes)
 
 
@@ -218,11 +225,11 @@ def assert_seen(driver: Driver, given_scenes: list[Scene]) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 700])
-def test_windows_in_a_contiguous_row(chunk: int) -> None:
+def test_windows_in_a_contiguous_row(chunk: int, path: str) -> None:
     """A long row, of which layers with a window read the end alone: decodes, chunks, all in one piece."""
     tokens, file = tokens_of(620), File()
     bounds = [0, *range(600, 620, chunk), 620] if chunk < 100 else [0, 620]
-    with small_device(pages=200, config=PARTICULAR) as device:
+    with small_device(pages=200, config=PARTICULAR, kernels=kernels_of(path)) as device:
         driver = Driver(device)
         found = [logits(driver, Row(file, tokens[first:end]))[0] for first, end in pairwise(bounds)]
     np.testing.assert_allclose(np.concatenate(found), dense_logits(tokens, config=PARTICULAR), atol=TOLERANCE)
@@ -239,9 +246,9 @@ def test_ranges_in_a_contiguous_row(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("contiguous", [True, False])
-def test_a_row_longer_than_a_block_of_queries(contiguous: bool) -> None:
+def test_a_row_longer_than_a_block_of_queries(contiguous: bool, path: str) -> None:
     tokens, file = tokens_of(700), File()
-    with small_device(pages=200) as device:
+    with small_device(pages=200, kernels=kernels_of(path)) as device:
         driver = Driver(device)
         logits(driver, Row(file, tokens[:30]))
         found = logits(driver, Row(file, tokens[30:], contiguous=contiguous))[0]
@@ -274,10 +281,10 @@ def test_an_input_names_what_was_sampled_on_its_lane(driver: Driver) -> None:
         np.testing.assert_allclose(some[0], dense_logits([*prompt, answer.tokens[0]])[-1], atol=TOLERANCE)
 
 
-def test_numbers_that_are_not_finite_fail_the_step_and_not_the_device() -> None:
+def test_numbers_that_are_not_finite_fail_the_step_and_not_the_device(path: str) -> None:
     weights = dict(RandomWeights(CONFIG, torch.float32, SEED))
     weights["model.embed_tokens.weight"][13] = torch.inf
-    with TorchDevice((CONFIG, weights), pages=8, page_tokens=4) as device:
+    with TorchDevice((CONFIG, weights), pages=8, page_tokens=4, kernels=kernels_of(path)) as device:
         driver = Driver(device)
         poisoned = File()
         with pytest.raises(Internal, match="not finite"):

@@ -13,6 +13,7 @@ from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.model.config import ModelConfig
 from tests.kernel.model.tiny_models import NAMES, TinyModel, save_tiny_model
 
+from .compiled import PATHS, kernels_of
 from .driver import Driver, File, Probe, Row, Sampler
 
 TOLERANCE = 1e-4
@@ -25,9 +26,10 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return save_tiny_model(request.param, tmp_path_factory.mktemp("model"), 20_000 if several_files else 1 << 30)
 
 
-@pytest.fixture
-def driver(model: TinyModel) -> Iterator[Driver]:
-    with TorchDevice(model.directory, pages=128, page_tokens=8, threads=1) as device:
+@pytest.fixture(params=PATHS)
+def driver(model: TinyModel, request: pytest.FixtureRequest) -> Iterator[Driver]:
+    kernels = kernels_of(request.param)
+    with TorchDevice(model.directory, pages=128, page_tokens=8, threads=1, kernels=kernels) as device:
         yield Driver(device)
 
 
@@ -109,4 +111,4 @@ def test_weights_given_as_tensors_are_those_of_the_directory(model: TinyModel, d
     given = (ModelConfig.from_directory(model.directory), {name: one for some in files for name, one in some.items()})
     with TorchDevice(given, pages=16, page_tokens=8) as device:
         prompt = prompt_of(20, 4)
-        np.testing.assert_array_equal(logits_of(Driver(device), prompt, 20), logits_of(driver, prompt, 20))
+        np.testing.assert_allclose(logits_of(Driver(device), prompt, 20), logits_of(driver, prompt, 20), atol=TOLERANCE)

@@ -1,0 +1,172 @@
+"""The device on compiled kernels against torch alone: the same within the rounding of what is held narrow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cadenza.kernel.device.batch import PROBE_LOGITS
+from cadenza.kernel.device.torch_device import TorchDevice
+from cadenza.kernel.model.config import ModelConfig
+from cadenza.kernel.model.linear import QuantisedLinear
+from cadenza.kernel.model.native import NativeInt8Linear, NativeLinear, Scratch
+from cadenza.kernel.model.weights import RandomWeights
+from cadenza.kernel.native.build import library
+from cadenza.kernel.native.library_unsafe import Kernels
+from cadenza.kvfs.errors import Unsupported
+
+from .compiled import kernels_of
+from .dense import CONFIG, PARTICULAR
+from .driver import Driver, File, Probe, Row, Sampler
+
+PAGES = 200
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    found = kernels_of("compiled")
+    assert found is not None
+    return found
+
+
+def device(config: ModelConfig, dtype: str, kernels: Kernels | None) -> TorchDevice:
+    """Weights are what bfloat16 can say, whatever they are held as."""
+    made = {name: tensor.to(torch.bfloat16) for name, tensor in RandomWeights(config, torch.float32, 5).items()}
+    return TorchDevice((config, made), pages=PAGES, page_tokens=4, dtype=dtype, threads=1, kernels=kernels)
+
+
+def logits(driver: Driver, rows: list[Row]) -> np.ndarray:
+    for row in rows:
+        row.probes = [(token, Probe(PROBE_LOGITS)) for token in range(len(row.tokens))]
+    return np.stack([values for answer in driver.step(rows) for values, _ in answer.probes])
+
+
+def scene(driver: Driver) -> np.ndarray:
+    """A prompt in chunks, a fork, decodes beside a prefill, a tree by ranges, a part read elsewhere."""
+    random = np.random.default_rng(2)
+
+    def some(count: int) -> list[int]:
+        return [int(token) for token in random.integers(0, CONFIG.vocabulary_size, count)]
+
+    first, second, part, copies = File(), File(), File(), []
+    found = [logits(driver, [Row(first, some(70)), Row(part, some(9))])]
+    found.append(logits(driver, [Row(first, some(23)), Row(second, some(1))]))
+    twin = driver.fork(first, copies)
+    driver.step([], copies)
+    found.append(logits(driver, [Row(first, some(1)), Row(twin, some(1)), Row(second, some(40))]))
+    tree = [(0, 0, 200), (1, 0, 94), (1, 95, 1), (2, 0, 95), (2, 96, 1)]
+    found.append(logits(driver, [Row(first, some(3), positions=[94, 95, 95], contiguous=False, visible=tree)]))
+    shifted = Row(File(), some(6), [part, second], list(range(60, 66)), contiguous=False, shifts=[11, -1])
+    found.append(logits(driver, [shifted, Row(twin, some(1))]))
+    return np.concatenate(found)
+
+
+ODD = replace(CONFIG, hidden=37, intermediate=51, heads=6, kv_heads=1, head_dim=10, vocabulary_size=64)
+WIDE = replace(CONFIG, heads=9, kv_heads=3, head_dim=80, qkv_bias=True, activation="gelu_tanh", norm_after=True)
+
+
+@pytest.mark.parametrize("config", [CONFIG, PARTICULAR, ODD, WIDE], ids=["plain", "particular", "odd", "wide"])
+def test_bfloat16_is_the_oracle_but_for_what_it_holds(config: ModelConfig, kernels: Kernels) -> None:
+    with device(config, "float32", None) as oracle, device(config, "bfloat16", kernels) as native:
+        expected, found = scene(Driver(oracle)), scene(Driver(native))
+    assert np.abs(expected).max() > 1
+    assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("config", [CONFIG, PARTICULAR], ids=["plain", "particular"])
+def test_int8_is_the_oracle_with_the_same_weights(config: ModelConfig, kernels: Kernels) -> None:
+    with device(config, "int8", None) as oracle, device(config, "int8", kernels) as native:
+        expected, found = scene(Driver(oracle)), scene(Driver(native))
+    assert np.abs(found - expected).max() < 0.06 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 6, 7, 13, 50, 100])
+@pytest.mark.parametrize(("width", "count"), [(7, 3), (64, 64), (600, 33), (1025, 130)])
+def test_linear_maps_of_any_size(kernels: Kernels, threads: int, rows: int, width: int, count: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    weight = torch.randn(count, width, generator=generator).to(torch.bfloat16)
+    bias, x = torch.randn(count, generator=generator), torch.randn(rows, width, generator=generator)
+    exact = x.double() @ weight.double().T + bias
+    kernels.use_threads(threads)
+    try:
+        narrow = NativeLinear(weight, bias, kernels, Scratch())(x)
+        bytewise = NativeInt8Linear(weight, bias, kernels, Scratch())(x)
+    finally:
+        kernels.use_threads(1)
+    torch.testing.assert_close(narrow.double(), exact, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(bytewise, QuantisedLinear(weight, bias)(x), atol=2e-3 * width**0.5, rtol=1e-3)
+
+
+def test_a_linear_map_keeps_what_is_not_finite(kernels: Kernels) -> None:
+    x = torch.ones(2, 8)
+    x[1, 3] = torch.nan
+    for kind in (NativeLinear, NativeInt8Linear):
+        y = kind(torch.ones(4, 8), None, kernels, Scratch())(x)
+        assert torch.isfinite(y[0]).all()
+        assert not torch.isfinite(y[1]).any()
+
+
+def test_greedy_tokens_do_not_depend_on_the_batch_or_on_threads(kernels: Kernels) -> None:
+    made = []
+    for others, threads in ((0, 1), (12, 3)):
+        with device(CONFIG, "bfloat16", kernels) as native:
+            kernels.use_threads(threads)
+            driver, file = Driver(native), File()
+            strangers = [File() for _ in range(others)]
+            tokens = driver.step([Row(file, list(range(30)), samples=[(29, Sampler(lane=0))]),
+                                  *(Row(one, [3, n]) for n, one in enumerate(strangers))])[0].tokens
+            for _ in range(20):
+                rows = [Row(file, [-1], samples=[(0, Sampler(lane=0))]), *(Row(one, [5]) for one in strangers)]
+                tokens += driver.step(rows)[0].tokens
+            made.append(tokens)
+    kernels.use_threads(1)
+    assert made[0] == made[1]
+
+
+# --- compiling ---
+
+
+def test_a_second_process_does_not_compile(tmp_path: Path) -> None:
+    made = library(tmp_path)
+    before = made.stat()
+    ask = ("import sys, pathlib; from cadenza.kernel.native.build import library; "
+           "print(library(pathlib.Path(sys.argv[1])))")
+    done = subprocess.run([sys.executable, "-c", ask, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(made)
+    after = made.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert [path.name for path in made.parent.iterdir()] == [made.name], "nothing is left lying about"
+
+
+@pytest.mark.parametrize(("compiler", "said"), [("no-such-compiler", "cannot be run"), ("false", "failed")])
+def test_without_a_working_compiler_it_says_why(tmp_path: Path, compiler: str, said: str) -> None:
+    with pytest.raises(Unsupported, match=said):
+        library(tmp_path, [compiler])
+
+
+@pytest.mark.parametrize(("compiler", "path"), [("false", "torch cpu float32"), ("", "compiled")])
+def test_a_device_says_by_which_path_it_computes(tmp_path: Path, compiler: str, path: str) -> None:
+    build = ("import sys; from cadenza.kernel.device.kinds import TorchConfig; "
+             "config = TorchConfig(pages=2, cache=sys.argv[1], threads=1, shape=eval(sys.argv[2])); "
+             "print(config.build(lambda what, fraction: None).facts.name)")
+    shape = {"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48,
+             "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 64}
+    environment = {**os.environ, **({"CC": compiler} if compiler else {})}
+    done = subprocess.run([sys.executable, "-c", build, tmp_path, repr(shape)], capture_output=True, text=True,
+                          check=True, env=environment)  # fmt: skip
+    assert done.stdout.startswith(path)
+    assert ("torch computes alone" in done.stderr) == bool(compiler)
+
+
+def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "kernels.so").write_bytes(b"not one")
+    with pytest.raises(Unsupported, match="cannot be loaded"):
+        Kernels(tmp_path / "kernels.so")
