@@ -60,7 +60,7 @@ class TorchDevice:
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        config, weights = _opened(model, progress)
+        config, weights = opened(model, progress)
         operations = _operations(dtype, config, kernels)
         with torch.inference_mode():
             self._decoder = Decoder(config, weights, operations)
@@ -111,7 +111,7 @@ class TorchDevice:
         """
         started = perf_counter()
         assert not self._closed, "a step after close"
-        self._check(batch)
+        self.check(batch, self.facts, len(self._host))
         result = StepResult(batch.step)
         self._histories.forget(batch.forgotten)
         with torch.inference_mode():
@@ -187,7 +187,7 @@ class TorchDevice:
         rows = np.unique(np.searchsorted(batch.row_starts, broken, side="right") - 1)
         if not len(batch.adapters) or bool((batch.adapters[rows] == NONE).any()):
             self._kv.erase(torch.from_numpy(batch.slots.astype(np.int64)))
-            raise _not_finite(batch.step)
+            raise not_finite(batch.step)
         theirs = np.isin(np.repeat(np.arange(len(batch.adapters)), np.diff(batch.row_starts)), rows)      # [T]
         self._kv.erase(torch.from_numpy(batch.slots[theirs].astype(np.int64)))
         numbers[torch.from_numpy(theirs[tokens])] = 0.0
@@ -237,9 +237,10 @@ class TorchDevice:
             scores[block] = (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)).numpy()
         return scores
 
-    def _check(self, batch: Batch) -> None:
+    @staticmethod
+    def check(batch: Batch, facts: DeviceFacts, host_pages: int) -> None:
         """Batches are made by the kernel: a fault here is ours."""
-        facts, tokens, rows = self.facts, len(batch.tokens), len(batch.row_starts) - 1
+        tokens, rows = len(batch.tokens), len(batch.row_starts) - 1
         slots = facts.pages * facts.page_tokens
         assert len(batch.positions) == len(batch.slots) == tokens == batch.row_starts[-1], "one of each a token"
         assert len(batch.adapters) in (0, rows), "one adapter a row, or none at all"
@@ -250,8 +251,8 @@ class TorchDevice:
         assert _within(batch.pages, 0, facts.pages), "a page outside the pool"
         assert _within(batch.moves, 0, slots), "a token moves from or to where no slot is"
         assert _within(batch.swap_outs[:, 0], 0, facts.pages), "a page outside the pool goes out"
-        assert _within(batch.swap_outs[:, 1], 0, len(self._host)), "a page goes out to where no host page is"
-        assert _within(batch.swap_ins[:, 0], 0, len(self._host)), "a page comes in from where no host page is"
+        assert _within(batch.swap_outs[:, 1], 0, host_pages), "a page goes out to where no host page is"
+        assert _within(batch.swap_ins[:, 0], 0, host_pages), "a page comes in from where no host page is"
         assert _within(batch.swap_ins[:, 1], 0, facts.pages), "a page comes in outside the pool"
         assert _within(batch.copies, 0, facts.pages), "a copy of a page outside the pool"
         assert _within(batch.sample_tokens, 0, tokens), "a sample of a token that the batch has not"
@@ -274,7 +275,7 @@ def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int
     return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
 
 
-def _not_finite(step: int) -> Internal:
+def not_finite(step: int) -> Internal:
     return Internal(f"step {step}: the model computed numbers that are not finite; are its weights damaged?")
 
 
@@ -290,7 +291,7 @@ def _name(operations: Operations) -> str:
     return f"compiled {operations.kernels.instructions}" if isinstance(operations, NativeOperations) else "torch cpu"
 
 
-def _opened(model: Model, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:
+def opened(model: Model, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:
     if isinstance(model, Path):
         config = ModelConfig.from_directory(model)
         return config, StoredWeights(model, config, progress)
