@@ -24,11 +24,11 @@ from wit_world.imports import channel, events, inference, kv, process
 def main(args):
     process.log(process.OutputStream.OUTPUT, "here")
     events.wait([channel.receive()], events.Until.ANY, None, [])
-    any_, greedy = events.Until.ANY, inference.Sampler(0.0, 0, 1.0, 0.0, 0)
+    any_, greedy = events.Until.ANY, inference.Sampler(0.0, 0, 1.0, 0.0, 0, [], None)
     left = args.tokens
     while left > 0:
         most = 5 if args.hasty else left
-        run = inference.decode(inference.Run(kv.create(), [], [1], [], None, greedy, 400, [], [], 1, []))
+        run = inference.decode(inference.Run(kv.create(), [], [1], [], None, greedy, 400, [], [], 1, [], None, None))
         taken = 0
         while taken < most:
             events.wait([run], any_, None, [])

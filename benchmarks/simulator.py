@@ -28,10 +28,11 @@ from wit_world.imports import events, inference, kv
 
 def main(args):
     file, any_, last = kv.create(), events.Until.ANY, []
-    greedy = inference.Sampler(0.0, 0, 1.0, 0.0, 0)
+    greedy = inference.Sampler(0.0, 0, 1.0, 0.0, 0, [], None)
     for prompt, completion, seconds in args.turns:
         tokens = last + [1 + (args.number * 977 + n * 31) % 900 for n in range(prompt)]
-        handle = inference.decode(inference.Run(file, [], tokens, [], None, greedy, completion, [], [], completion, []))
+        handle = inference.decode(inference.Run(
+            file, [], tokens, [], None, greedy, completion, [], [], completion, [], None, None))
         events.wait([handle], any_, None, [])
         last = inference.take_tokens(handle).tokens[-1:]
         events.close(handle)

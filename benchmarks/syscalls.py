@@ -28,8 +28,8 @@ def main(args):
     process.log(process.OutputStream.OUTPUT, "here")
     events.wait([channel.receive()], events.Until.ANY, None, [])
     file = kv.create()
-    greedy = inference.Sampler(0.0, 0, 1.0, 0.0, 0)
-    run = inference.decode(inference.Run(file, [], [1], [], None, greedy, args.calls, [], [], 1, []))
+    greedy = inference.Sampler(0.0, 0, 1.0, 0.0, 0, [], None)
+    run = inference.decode(inference.Run(file, [], [1], [], None, greedy, args.calls, [], [], 1, [], None, None))
     handles, any_, running = [run], events.Until.ANY, inference.Finish.RUNNING
     wait, take = events.wait, inference.take_tokens
     while True:

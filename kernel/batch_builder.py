@@ -8,6 +8,7 @@ import numpy as np
 
 from cadenza.kernel.device.batch import Batch, Int32, UInt8
 from cadenza.kernel.device.penalties import OFF
+from cadenza.kernel.guide import LateMask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 NOTHING = np.zeros(0, np.int32)
 
 
+Late = list[tuple[int, LateMask]]        # masks that are not known yet, by their index
+
+
 class BatchBuilder:
     """The batch of step `step`, row by row. A row is begun with `add_row`; samples and probes name tokens by the index
     that it answered. It speaks of pages; the batch that it builds names the frames of `pool` that they lie in."""
@@ -32,6 +36,7 @@ class BatchBuilder:
         self.samples = 0
         self.probes = 0
         self.copies: list[tuple[int, int]] = []
+        self.late: Late = []
         self._tokens: list[int] = []
         self._positions: list[int] = []
         self._slots: list[int] = []
@@ -132,7 +137,7 @@ class BatchBuilder:
         """Of the row last added."""
         self._adapters[self.rows - 1] = slot
 
-    def add_sample(self, token: int, lane: int, sampler: Sampler, draw: int, mask: UInt8 | None,
+    def add_sample(self, token: int, lane: int, sampler: Sampler, draw: int, mask: UInt8 | LateMask | None,
                    told: Int32 | None = None) -> None:  # fmt: skip
         """`told`: the history of a sample that is penalised, if its lane has it not."""
         if sampler.bias is not None:
@@ -141,6 +146,9 @@ class BatchBuilder:
             self._told[self.samples] = NOTHING if told is None else told
         self.samples += 1
         masked = -1
+        if isinstance(mask, LateMask):
+            self.late.append((len(self._masks), mask))
+            mask = mask.anything
         if mask is not None:
             masked = self._masks.setdefault(id(mask), (len(self._masks), mask))[0]
         self._samples.append((token, lane, draw, masked))
@@ -224,6 +232,7 @@ class BatchBuilder:
         batch.sample_masks = np.array(masks, np.int32)
         if self._masks:
             batch.masks = np.stack([mask for _, mask in self._masks.values()])
+            batch.late_masks = np.array([index for index, _ in self.late], np.int32)
         if self._biased:
             self._build_biases(batch)
         if self._told:

@@ -16,7 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from cadenza.kernel.batch_builder import BatchBuilder
+from cadenza.kernel.batch_builder import BatchBuilder, Late
 from cadenza.kernel.batcher import BatchPolicy, Share
 from cadenza.kernel.breadth import PLAIN, STEP_BREADTH
 from cadenza.kernel.costs import Costs
@@ -61,7 +61,7 @@ class Engine:
         self._work: dict[Work, None] = {}
         self._admitted: set[Work] = set()                   # in hand
         self._yielding: Work | None = None                  # makes room for more urgent work, once its rows are back
-        self._submitted: deque[tuple[int, list[Row]]] = deque()
+        self._submitted: deque[tuple[int, list[Row], Late]] = deque()
         self._arrivals = 0
         self._pump_is_due = False
         self._alarm: asyncio.TimerHandle | None = None      # when the policy wants to be asked again
@@ -186,7 +186,7 @@ class Engine:
             self.tokens_done += builder.tokens
             self.rows_done += builder.rows
             self.pages_copied += len(batch.copies)
-            self._submitted.append((batch.step, rows))
+            self._submitted.append((batch.step, rows, builder.late))
             self.link.submit(batch)
             return True
         if starved:
@@ -335,7 +335,7 @@ class Engine:
         return now - self._starved_since >= self._patience
 
     def _deliver(self, result: StepResult) -> None:
-        step, rows = self._submitted.popleft()
+        step, rows, _ = self._submitted.popleft()
         assert step == result.step, f"step {result.step} came back where {step} was due"
         self.steps_done += 1
         self.samples_done += len(result.tokens)
@@ -352,6 +352,8 @@ class Engine:
                 row.work.fail(Invalid("under this adapter the model computes numbers that are not finite", "adapter"))
             else:
                 row.work.accept(result, row)
+        if self._submitted and self._submitted[0][2]:
+            self.link.give_masks([(index, late.mask()) for index, late in self._submitted[0][2]])
         self._end_yielding()
         self._pump_soon()
 

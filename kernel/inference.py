@@ -9,7 +9,8 @@ import numpy as np
 
 from cadenza.kernel.breadth import segments_read
 from cadenza.kernel.device.batch import PROBE_HIDDEN, PROBE_LOG_PROBABILITIES, PROBE_TOP, DeviceFacts, Int32, UInt8
-from cadenza.kernel.guide import Guide, State
+from cadenza.kernel.grammar.matcher import Matcher
+from cadenza.kernel.guide import Grammar, Guide, State, States, both
 from cadenza.kernel.limits import (
     DRAFT_TOKENS,
     PASS_PROBE_VALUES,
@@ -51,9 +52,11 @@ class Inference:
         self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32, *,
         visible: Int32, mask: UInt8 | None, samples: Sequence[tuple[int, Sampler]],
         probes: Sequence[tuple[int, Probe]], adapter: str = "", scores_from: int | None = None,
+        grammar: Matcher | None = None,
     ) -> Pass:
-        """`adapter`: the digest of one that is loaded. Raises Invalid, TooLong, LimitExceeded, Busy, Unsupported,
-        DeviceLost; then nothing has changed."""
+        """`adapter`: the digest of one that is loaded; `grammar`: masks every sample, as it stands. Raises Invalid,
+        TooLong, LimitExceeded, Busy, NotReady, Unsupported, DeviceLost; then nothing has changed."""
+        mask = mask if grammar is None else both(grammar.mask, mask, "the grammar, as it stands,")
         positions = self._check_input(process, file, reads, tokens, positions)
         before = len(file) + sum(len(read) for read in reads)
         self._check_questions(before, len(tokens), samples, probes)
@@ -69,16 +72,18 @@ class Inference:
         self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32, *,
         sampler: Sampler, mask: UInt8 | None, max_tokens: int, stop_tokens: frozenset[int],
         stop_sequences: tuple[tuple[int, ...], ...], deliver_every: int, states: Sequence[State] = (),
-        adapter: str = "",
+        adapter: str = "", grammar: Matcher | None = None,
     ) -> Run:
-        """Raises as `forward` does, and LimitExceeded when too many decodes are alive."""
+        """`grammar`: moved by what the run samples. Raises as `forward` does, and LimitExceeded when too many decodes
+        are alive."""
         positions = self._check_input(process, file, reads, tokens, positions)
         check_sampler(sampler, self._facts.vocabulary_size)
         check_told(sampler.told(self._facts.context_tokens))
         stop = Stop(max_tokens, self._room(file, reads, positions), stop_tokens, stop_sequences)
         check_stop(stop, deliver_every)
-        guide = self._guide(states, mask) if states else None
+        automaton = self._states(states, mask) if states else None
         self._engine.lanes.ensure_room()
+        guide: Guide | None = automaton if grammar is None else Grammar(grammar, automaton, mask)
         snapshots = self._claim(file, reads, exact=not reads, adapter=adapter)
         return self._begin(process, Run(self._engine, file, snapshots, tokens, positions, process.priority,
                                         sampler=sampler, stop=stop, mask=mask, guide=guide,
@@ -121,13 +126,13 @@ class Inference:
             raise Invalid("the mask hides every token of the vocabulary: at least one must be allowed", "mask")
         return np.packbits(bits, bitorder="little")
 
-    def _guide(self, states: Sequence[State], mask: UInt8 | None) -> Guide:
+    def _states(self, states: Sequence[State], mask: UInt8 | None) -> States:
         moves = [token for state in states for token in state.moves]
         if len(states) > RUN_STATES or len(moves) > RUN_MOVES:
             raise LimitExceeded(f"a run has at most {RUN_STATES} states with {RUN_MOVES} moves in all, not "
                                 f"{len(states)} with {len(moves)}", "states")
         self._check_tokens(np.array(moves, np.int32), "moves")
-        return Guide(states, mask)
+        return States(states, mask)
 
     def _claim(self, file: File, reads: Sequence[File], *, exact: bool, adapter: str) -> list[File]:
         """Marks `file` as being appended to; answers `reads` as they are now. Raises Busy; then nothing has changed."""

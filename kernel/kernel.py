@@ -12,6 +12,7 @@ from cadenza.kernel.activity import Activity, Load, activity_of, load_of
 from cadenza.kernel.adapters import Adapters
 from cadenza.kernel.channels import Exchange
 from cadenza.kernel.engine import Engine
+from cadenza.kernel.grammar.compiler import Grammars
 from cadenza.kernel.images import Executable, Image, ImageStore
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.language import Language
@@ -75,6 +76,7 @@ class Kernel:
         self.locks = Locks()
         self.tools = tools or Tools()
         self.inference = Inference(engine, engine.link.facts)
+        self.grammars = Grammars(language.spelled, engine.link.facts.vocabulary_size)
         self.adapters = Adapters(engine, language.facts.fingerprint)
         device, model = engine.link.facts, language.facts
         self.facts = KernelFacts(model.name, model.fingerprint, device.name, device.pages, device.page_tokens,
@@ -242,6 +244,7 @@ class Kernel:
             "slices": self.scheduler.slices,
             **{f"engine_{k}": v for k, v in self.engine.statistics().items()},
             **{f"adapters_{k}": v for k, v in self.adapters.statistics().items()},
+            **{f"grammars_{k}": v for k, v in self.grammars.statistics().items()},
             **{f"kv_{k}": float(v) for k, v in self.files.statistics().items()},
             **{f"locks_{k}": v for k, v in self.locks.statistics().items()},
             **{f"store_{k}": v for k, v in (self.storage.store.statistics() if self.storage else {}).items()},
@@ -268,6 +271,7 @@ class Kernel:
         if self._recount_timer is not None:
             self._recount_timer.cancel()
         await self.tools.close()
+        await self.grammars.close()
         if self.storage is not None:
             await self.storage.close()
         self.engine.link.close()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+from cadenza.kernel.grammar.vocabulary import Vocabulary
 from cadenza.kernel.limits import INLINE_TEXT_BYTES, TEXT_BYTES, VOCABULARY_COUNT
 from cadenza.kernel.model.chat import ChatTemplate, no_template, parse_messages
 from cadenza.kernel.model.config import ModelConfig
@@ -57,6 +58,12 @@ class Language:
         if template is None:
             raise no_template(self._directory)
         return _soon(len(messages), lambda: template.render(parse_messages(messages), generate))
+
+    def spelled(self) -> Vocabulary:
+        """Its tokens, for grammars; takes a while for a large vocabulary. Raises Unsupported."""
+        tokenizer = self._need_tokenizer()
+        tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocabulary_size)]
+        return Vocabulary(tokens, tokenizer.special, self.facts.stop_tokens, lambda text: tokenizer.encode(text, False))
 
     def _need_tokenizer(self) -> Tokenizer:
         if self._tokenizer is None:

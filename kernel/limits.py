@@ -79,6 +79,22 @@ INTERJECTED_TOKENS = 8192                   # that wait to be put into one run
 TIMER_SECONDS = 7 * 86_400.0
 TOPIC_BYTES = 256                           # length of a topic or queue, of a user's name
 
+# --- grammars ---
+GRAMMAR_BYTES = 64 << 10                    # text of one
+GRAMMAR_COMPILE_SECONDS = 1.5               # to compile one, on the clock
+GRAMMAR_COMPILE_BYTES = 1 << 30             # address space of the process that tries
+GRAMMAR_HELD_BYTES = 64 * MEBIBYTE          # that one takes when compiled
+GRAMMARS = 256                              # kept compiled, of all users; those not used for longest go first
+GRAMMARS_BYTES = 256 * MEBIBYTE             # likewise
+GRAMMARS_PER_PROCESS = 256                  # handles of grammars that are not closed
+GRAMMARS_WAITING_PER_USER = 64              # that are yet to be compiled, one after the other
+GRAMMAR_TOKENS = 1024                       # given to one `advance`, answered by one `forced`
+# In llguidance's own measures, for one mask; what asks for more ends. A mask takes 4 ms at the most, mostly 20 µs.
+GRAMMAR_STEP_FUEL = 50_000                  # nodes of regular expressions
+GRAMMAR_STEP_ITEMS = 5_000                  # items of the parser
+GRAMMAR_ROW_ITEMS = 500                     # of them at once: four for each optional property of an object
+GRAMMAR_LEXER_STATES = 20_000               # of one compiled grammar, 1 to 2 KiB each
+
 # --- tools ---
 MANIFEST_BYTES = 16 << 10                   # TOML of an image
 MANIFEST_PATTERNS = 64                      # of hosts, and of tools

@@ -9,7 +9,7 @@ token. What was submitted past the end is cut off: the outcome is that of an unh
 
 A program may put tokens in (`interject`): they follow the last known token, and are fed with it in one piece, as soon
 as the run's guide is open. What was submitted past a token that made it open, or under a mask that proved to be another
-state's, is void: it is cut off as well, and asked again.
+state's, is void: it is cut off as well, and asked again. A grammar stands where the tokens end that the run keeps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from cadenza.kernel.breadth import PLAIN
 from cadenza.kernel.device.batch import Int32, StepResult, UInt8
-from cadenza.kernel.guide import Guide
+from cadenza.kernel.guide import Guide, LateMask, unknown_mask, well_drawn
 from cadenza.kernel.limits import INTERJECTED_TOKENS
 from cadenza.kernel.passes import Row, Work
 from cadenza.kernel.sampler import Past, Sampler
@@ -67,9 +67,9 @@ class Run(Work):
     """One decode. Ready when `deliver_every` tokens wait to be taken, or when it has ended."""
 
     __slots__ = ("_changes", "_deliver_every", "_drawn_under", "_echoed", "_error", "_finish", "_guide", "_interjected",
-                 "_lane", "_mask", "_max_tokens", "_most", "_next_position", "_pending", "_resumed", "_room_tokens",
-                 "_sampled", "_sampler", "_settling", "_stop_sequences", "_stop_tokens", "_taken", "_tells", "_void",
-                 "base", "tokens")
+                 "_kept", "_lane", "_mask", "_max_tokens", "_most", "_next_position", "_pending", "_resumed",
+                 "_room_tokens", "_sampled", "_sampler", "_settling", "_stop_sequences", "_stop_tokens", "_taken",
+                 "_tells", "_void", "base", "tokens")
     kind = "run"
 
     def __init__(
@@ -93,7 +93,7 @@ class Run(Work):
         self._most = min(stop.max_tokens, stop.room_tokens + 1)    # the last token sampled needs no room
         self._mask = mask
         self._guide = guide
-        self._drawn_under: deque[UInt8 | None] = deque()     # with a guide: the masks of samples under way
+        self._drawn_under: deque[UInt8 | LateMask | None] = deque()     # with a guide: the masks of samples under way
         self._pending: list[Int32] = []                      # interjections that wait
         self._interjected: list[Range] = []                  # of `tokens`, not reported yet
         self._void = 0               # samples under way that nobody wants any more
@@ -105,6 +105,7 @@ class Run(Work):
         self._sampled = 0
         self._echoed = 0
         self._taken = 0
+        self._kept = 0               # of those taken: how many were sampled
         self._resumed = 0            # tokens that were known when it was last fed
         self._finish = "running"
         self._error: CadenzaError | None = None
@@ -118,6 +119,9 @@ class Run(Work):
             return self.missing + len(self.inputs) - self.fed
         if self._pending and self._sampled > len(self.tokens) and (self._guide is None or self._guide.open):
             return 0                 # what is under way comes first, then what was put in
+        if self._guide is not None and self._guide.exact and self._sampled > len(self.tokens) and (
+                not self.engine.link.facts.late_masks):
+            return 0                 # its mask is not known, and this device takes no late ones
         return 1 if self._echoed < self._sampled < self._most and not self._settling else 0
 
     def submit(self, builder: BatchBuilder, count: int) -> None:
@@ -151,10 +155,10 @@ class Run(Work):
         breadth = self.breadth._replace(told=self._sampler.told(before))
         self.breadth = PLAIN if breadth == PLAIN else breadth
 
-    def _mask_ahead(self, guide: Guide) -> UInt8 | None:
-        """The state's, or what serves best while it is not known which state that will be."""
-        is_known = self._sampled == len(self.tokens)
-        mask = guide.mask if is_known or self._sampler.temperature > 0 else guide.loosest
+    def _mask_ahead(self, guide: Guide) -> UInt8 | LateMask | None:
+        """Its own, or what serves best while that is not known."""
+        is_known, greedy = self._sampled == len(self.tokens), not self._sampler.temperature
+        mask = guide.mask if is_known else unknown_mask(guide, self.engine.link.facts.vocabulary_size, greedy=greedy)
         self._drawn_under.append(mask)
         return mask
 
@@ -215,29 +219,35 @@ class Run(Work):
         if ordinal < self._echoed:
             self.file.set_token(self.base + ordinal, token)
         finish = self._finish_after(token)
-        if finish is not None:
+        try:
+            finish = finish if self._guide is None else self._follow(self._guide, token, finish)
+        except CadenzaError as error:
+            self.fail(error)
+            return
+        if finish:
             self._end(finish)
             return
         if len(self.tokens) - self._taken >= self._deliver_every:
             self.signal()
-        if self._guide is not None:
-            self._follow(self._guide, token)
         self._put_in()
 
     def _was_well_drawn(self, guide: Guide, token: int) -> bool:
         """Whether the sample is the one that its state's mask gives; if not it is asked again."""
-        mask = self._drawn_under.popleft()
-        if mask is guide.mask or (mask is guide.loosest and not self._sampler.temperature and guide.allows(token)):
+        if well_drawn(guide, self._drawn_under.popleft(), token, greedy=not self._sampler.temperature):
             return True
         self._sampled -= 1
         self._cut_ahead()
         return False
 
-    def _follow(self, guide: Guide, token: int) -> None:
+    def _follow(self, guide: Guide, token: int, finish: str | None) -> str | None:
+        """How the run ends with that, if it does. Raises LimitExceeded, Invalid."""
         was_open = guide.open
         guide.follow(token)
+        if finish is not None:
+            return finish
         if guide.open and not was_open and self._pending:
             self._cut_ahead()
+        return guide.end()
 
     def _cut_ahead(self) -> None:
         """What was asked past the known tokens is void. The last of them is fed (again) next."""
@@ -301,6 +311,7 @@ class Run(Work):
             sampled -= sum(each.count for each in interjected)
             self._interjected = []
         self._taken += len(tokens)
+        self._kept += sampled
         if sampled:
             self.trace.took(sampled)
         if not self.over:
@@ -315,13 +326,24 @@ class Run(Work):
         if self.over:
             self._cut_ended()
             return
-        del self.tokens[self._taken:]
+        self._forget_the_rest()
         if len(self.file) >= self._end_of_file():
             self._end("stopped")
         elif not self._settling:
             self._settling = True
             self.inputs = self.inputs[: self._end_of_file() - self.start]
             self.positions = self.positions[: len(self.inputs)]
+
+    def _forget_the_rest(self) -> None:
+        """What has not been taken."""
+        del self.tokens[self._taken:]
+        if self._guide is not None:
+            self._guide.keep(self._kept)
+
+    def release(self, keep_tokens: int) -> None:
+        super().release(keep_tokens)
+        if self._guide is not None:
+            self._guide.leave()
 
     def fail(self, error: CadenzaError) -> None:
         if not self.over:
@@ -372,7 +394,7 @@ class Run(Work):
     def _cut_ended(self) -> None:
         """The run had ended before the program said that it wants no more: the same, if the file is as it was left."""
         if self._taken < len(self.tokens):
-            del self.tokens[self._taken:]
+            self._forget_the_rest()
             self._finish = "stopped"
             if self.file.changes == self._changes and not self.file.closed:
                 self.file.truncate(min(self._end_of_file(), len(self.file)))

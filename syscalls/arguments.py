@@ -18,6 +18,7 @@ from cadenza.kernel.device.batch import (
     UInt8,
 )
 from cadenza.kernel.device.penalties import OFF
+from cadenza.kernel.grammar.matcher import Matcher
 from cadenza.kernel.guide import State
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.limits import ARGUMENTS_BYTES, MESSAGE_BYTES, RANGE_TOKENS, TOOL_SECONDS, TOPIC_BYTES
@@ -64,6 +65,10 @@ def fetch_penalties(record: Any) -> Penalties | None:
     if record is None or (record.repetition, record.frequency, record.presence) == OFF:
         return None
     return Penalties(record.repetition, record.frequency, record.presence, min(record.window, LARGEST))
+
+
+def fetch_grammar(process: Process, handle: int | None) -> Matcher | None:
+    return None if handle is None else process.handles.get(handle, Matcher)
 
 
 def fetch_mask(inference: Inference, record: Any) -> UInt8 | None:

@@ -17,6 +17,7 @@ from cadenza.kernel.wasm.seams import Case, quick
 from cadenza.syscalls.arguments import (
     PROBE_KINDS,
     fetch_files,
+    fetch_grammar,
     fetch_int32,
     fetch_mask,
     fetch_probe,
@@ -65,6 +66,7 @@ class InferenceCalls:
             probes=[(p.row, fetch_probe(p.probe)) for p in request.probes],
             adapter=self._adapters.digest(process.owner, request.adapter),
             scores_from=request.scores_from,
+            grammar=fetch_grammar(process, request.grammar),
         ))
 
     @quick
@@ -87,6 +89,7 @@ class InferenceCalls:
             deliver_every=request.deliver_every,
             states=fetch_states(self._inference, request.states),
             adapter=self._adapters.digest(process.owner, request.adapter),
+            grammar=fetch_grammar(process, request.grammar),
         ))
 
     @quick

@@ -8,6 +8,7 @@ from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.wasm.seams import Handler, Handlers
 from cadenza.syscalls.channel import ChannelCalls
 from cadenza.syscalls.events import EventCalls
+from cadenza.syscalls.grammar import GrammarCalls
 from cadenza.syscalls.inference import InferenceCalls
 from cadenza.syscalls.kv import KvCalls
 from cadenza.syscalls.model import ModelCalls
@@ -29,6 +30,7 @@ def handlers(kernel: Kernel) -> Handlers:
         "events": _by_wit_name(EventCalls()),
         "model": _by_wit_name(ModelCalls(kernel)),
         "kv": _by_wit_name(KvCalls(kernel)),
+        "grammar": _by_wit_name(GrammarCalls(kernel)),
         "inference": _by_wit_name(InferenceCalls(kernel)),
         "channel": _by_wit_name(ChannelCalls(kernel)),
         "tools": _by_wit_name(ToolCalls(kernel)),

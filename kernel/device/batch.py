@@ -21,6 +21,7 @@ slot to slot, pages go out to the host tier, come in from it, are copied; then t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -85,6 +86,7 @@ class Batch:
     draws: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))              # [N] the token's offset
     sample_masks: Int32 = field(default_factory=lambda: _int32(0))                   # [N] index into masks, or −1
     masks: UInt8 = field(default_factory=lambda: np.zeros((0, 0), np.uint8))         # [M, ⌈V/8⌉]
+    late_masks: Int32 = field(default_factory=lambda: _int32(0))                     # [·] masks that come late
     # Probes.
     probe_tokens: Int32 = field(default_factory=lambda: _int32(0))                   # [Q] index into tokens
     probe_kinds: Int32 = field(default_factory=lambda: _int32(0))                    # [Q] PROBE_…
@@ -147,6 +149,7 @@ class DeviceFacts:
     vocabulary_size: int
     context_tokens: int
     host_pages: int = 0       # pages of the host tier
+    late_masks: bool = False  # steps may be submitted before all their masks are known
     hidden_size: int = 0      # numbers of a hidden state; 0: it shows none
 
 
@@ -171,6 +174,16 @@ def adapting(device: Device) -> Adapting:
     if not isinstance(device, Adapting):
         raise Unsupported(f"the device ({device.facts.name}) takes no adapters")
     return device
+
+
+@runtime_checkable
+class LateMasking(Protocol):
+    """A device that samples under masks which are not known yet when a step begins: the kernel makes them out of what
+    the step before sampled, while the device computes."""
+
+    def ask_for_masks(self, ask: Callable[[], None]) -> None:
+        """Names whom it calls, once a step that has `late_masks`, before it reads `masks`: when that returns they are
+        there. Before the first step."""
 
 
 class Device(Protocol):

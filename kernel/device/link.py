@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +27,10 @@ class DeviceLink(Protocol):
 
     def submit(self, batch: Batch) -> None:
         """Copies the batch out and returns at once. Raises DeviceLost if the device is gone."""
+
+    def give_masks(self, masks: Sequence[tuple[int, UInt8]]) -> None:
+        """What the `late_masks` of the oldest step under way are, all of them, by their index. Once for each step that
+        has any; only where `facts.late_masks`."""
 
     async def load_adapter(self, slot: int, directory: Path) -> None:
         """Returns when steps may name the slot, which none does meanwhile. Raises what the device raised, Unsupported

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,6 +117,13 @@ class Ring:
             _pack(self._batches[slot], _BATCH, batch)
         except LimitExceeded as error:
             _pack(self._batches[slot], _BATCH, Batch(batch.step), error=error.message)
+
+    def write_masks(self, slot: int, masks: Sequence[tuple[int, UInt8]]) -> None:
+        """Into the batch that is in `slot`."""
+        arrays, _, _, error = _unpack(self._batches[slot], _BATCH)
+        if not error:
+            for index, mask in masks:
+                arrays["masks"][index] = mask
 
     def step(self, slot: int) -> int:
         """The step of the batch in `slot`."""

@@ -3,7 +3,7 @@ kernels beneath it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -67,6 +67,7 @@ class TorchDevice:
             self._kv = PagedKv(config, pages, page_tokens, operations.held)
         self._operations = operations
         self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
+        self._ask_for_masks: Callable[[], None] = lambda: None
         self._histories = Histories()
         self._closed = False
         self.facts = DeviceFacts(
@@ -147,6 +148,10 @@ class TorchDevice:
         if len(batch.copies):
             self._kv.copy(batch.copies)
 
+    def ask_for_masks(self, ask: Callable[[], None]) -> None:
+        """See `LateMasking`."""
+        self._ask_for_masks = ask
+
     def load_adapter(self, slot: int, directory: Path) -> None:
         """See `Adapting`."""
         adapter = read_adapter(directory)
@@ -202,6 +207,8 @@ class TorchDevice:
             seen = np.empty(len(shown), np.int64)
             seen[~shown], seen[shown] = rows[len(batch.sample_tokens) :], np.arange(shown.sum())
             probe(batch, logits, self._states(hidden, batch.probe_tokens[shown]), seen, result)
+        if len(batch.late_masks):
+            self._ask_for_masks()
         result.tokens = sample(batch, logits, rows[: len(batch.sample_tokens)], self._histories)
         remembered = batch.sample_lanes >= 0
         self._lanes[batch.sample_lanes[remembered]] = result.tokens[remembered]

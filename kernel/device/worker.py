@@ -4,6 +4,7 @@
     kernel ◀─ progress ─── worker        JSON, any number; then `ready` with the facts, or `failed`
     kernel ── map ───────▶ worker        the ring has its size
     kernel ── slot ──────▶ worker        one byte: that slot holds a batch
+    kernel ── slot, 0 ───▶ worker        two bytes: its late masks are there; a step waits for them before it samples
     kernel ◀─ slot ─────── worker        one byte: that slot is answered
     kernel ── load, drop ▶ worker        JSON: the number of the request, the adapter's slot, its directory
     kernel ◀─ loaded ───── worker        JSON: the number, and what went wrong, if anything; at any time
@@ -19,11 +20,12 @@ import logging
 import signal
 import socket
 import sys
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cadenza.kernel.device.batch import Device, StepResult, adapting
+from cadenza.kernel.device.batch import Device, LateMasking, StepResult, adapting
 from cadenza.kernel.device.kinds import from_json
 from cadenza.kernel.device.shared_memory import Ring, host_tier
 from cadenza.kvfs.errors import CadenzaError
@@ -34,14 +36,42 @@ MESSAGE_CHARACTERS = 8192
 log = logging.getLogger(__name__)
 
 
+class Packets:
+    """What the kernel says, in order but for masks, which a step in hand waits for."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._waiting: deque[bytes] = deque()
+        self._slot = -1                                        # of the step in hand
+
+    def next(self) -> bytes:
+        """Empty when the kernel has hung up."""
+        packet = self._waiting.popleft() if self._waiting else self._control.recv(PACKET_BYTES)
+        if len(packet) == 1:
+            self._slot = packet[0]
+        return packet
+
+    def wait_for_masks(self) -> None:
+        while (packet := self._control.recv(PACKET_BYTES)) != bytes((self._slot, 0)):
+            if not packet:
+                raise BrokenPipeError("the kernel is gone")
+            if len(packet) != 2:                               # else masks of a step that failed before it sampled
+                self._waiting.append(packet)
+
+
 def serve(control: socket.socket, device: Device, ring: Ring) -> None:
     """Answers every slot, in order, until the other end is closed. A step that fails is answered with its error.
     Adapters are loaded beside the steps: no step waits for a disk."""
+    packets = Packets(control)
+    if isinstance(device, LateMasking):
+        device.ask_for_masks(packets.wait_for_masks)
     with ThreadPoolExecutor(1) as loader:
-        while packet := control.recv(PACKET_BYTES):
+        while packet := packets.next():
             if len(packet) == 1:
                 step(device, ring, packet[0])
                 control.send(packet)
+                continue
+            if len(packet) == 2:
                 continue
             asked = json.loads(packet)
             if "load" in asked:
@@ -87,7 +117,8 @@ def build(control: socket.socket) -> Device | None:
         log.exception("the device cannot be built")
         _tell(control, failed="Internal", message=f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS])
         return None
-    _tell(control, ready=dataclasses.asdict(device.facts))
+    late = isinstance(device, LateMasking)
+    _tell(control, ready=dataclasses.asdict(device.facts) | {"late_masks": late})
     return device
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,14 @@ class WorkerLink:
         self._submitted += 1
         with suppress(BrokenPipeError, ConnectionResetError):  # it died just now: the reader is about to learn it
             self._control.send(bytes((slot,)))
+
+    def give_masks(self, masks: Sequence[tuple[int, UInt8]]) -> None:
+        if self._gone:
+            return
+        slot = self._delivered % SLOTS
+        self._ring.write_masks(slot, masks)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._control.send(bytes((slot, 0)))
 
     async def load_adapter(self, slot: int, directory: Path) -> None:
         if self._gone:

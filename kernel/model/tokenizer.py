@@ -77,6 +77,11 @@ class Tokenizer:
             str(directory / "tokenizer.json"),
         )
 
+    @property
+    def special(self) -> frozenset[int]:
+        """Those that no plain text becomes."""
+        return frozenset(number for number, text in self._added.items() if text.strip())
+
     def encode(self, text: str, special: bool) -> list[int]:
         """Tokens of `text`, none added before or after. `special`: whether names of added tokens become them."""
         with _Faults("text"):

@@ -68,6 +68,7 @@ typedef struct {                                                         /* reco
   struct { const cadenza_probe *at; size_t count; } probes;
   cadenza_name adapter;
   struct { bool present; uint32_t row; } scores_from;
+  struct { bool present; cadenza_handle handle; } grammar;
 } cadenza_pass;
 typedef struct {
   cadenza_tokens tokens;
@@ -95,6 +96,7 @@ typedef struct {                                                         /* reco
   uint32_t deliver_every;
   struct { const cadenza_state *at; size_t count; } states;
   cadenza_name adapter;
+  struct { bool present; cadenza_handle handle; } grammar;
 } cadenza_run;
 
 typedef struct { cadenza_text text; bool failed, cut; } cadenza_tool_result;
@@ -168,7 +170,7 @@ CADENZA_IMPORT("tools", "request") void cadenza_request(                        
 CADENZA_IMPORT("tools", "take-response") void cadenza_take_response(cadenza_handle call, cadenza_result *answer);
 
 _Static_assert(sizeof(cadenza_result) == 36 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
-_Static_assert(sizeof(cadenza_pass) == 88 && sizeof(cadenza_run) == 152 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");
+_Static_assert(sizeof(cadenza_pass) == 96 && sizeof(cadenza_run) == 160 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");
 _Static_assert(sizeof(cadenza_sample) == 64 && sizeof(cadenza_probe) == 16 && sizeof(cadenza_probe_answer) == 24,
                "the canonical ABI's layout");
 

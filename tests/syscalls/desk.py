@@ -210,13 +210,14 @@ def a_sampler(**more: Any) -> dict[str, Any]:
 
 def a_pass(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "tokens": tokens, "positions": [], "visible": [], "mask": None, "samples": [],
-            "probes": [], "adapter": None, "scores_from": None, **more}
+            "probes": [], "adapter": None, "scores_from": None, "grammar": None,
+            **more}
 
 
 def a_run(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "tokens": tokens, "positions": [], "mask": None, "sampler": a_sampler(),
             "max_tokens": 4, "stop_tokens": [], "stop_sequences": [], "deliver_every": 1, "adapter": None,
-            "states": [], **more}
+            "states": [], "grammar": None, **more}
 
 
 def a_draft(file: int, token: int, tokens: list[int], parents: list[int], **more: Any) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from .errors import (
 )
 from .events import Handle, timer, wait
 from .generation import Generation
+from .grammar import Grammar
 from .inference import (
     Entropy,
     Hidden,
@@ -63,9 +64,9 @@ from .trace import mark
 
 __all__ = [
     "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Decoding", "Denied",
-    "DeviceLost", "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Hidden",
-    "Internal", "Invalid", "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady",
-    "Penalties", "Run", "Sampler", "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported",
+    "DeviceLost", "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Grammar", "Handle",
+    "Hidden", "Internal", "Invalid", "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound",
+    "NotReady", "Penalties", "Run", "Sampler", "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported",
     "Visible", "arithmetic", "channel", "embed", "errors", "events", "forward", "http", "inference", "kill", "kv",
     "mark", "messages", "model", "pid", "process", "publish", "pull", "push", "receive", "remote", "send", "signals",
     "spawn", "subscribe", "timer", "tools", "trace", "wait",

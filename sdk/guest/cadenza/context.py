@@ -11,6 +11,7 @@ from .conversation import Conversation
 from .decoding import Decoding
 from .errors import Busy, Invalid
 from .generation import Generation
+from .grammar import Grammar
 from .inference import Completion, Mask, Probe, Run, Sampler, State, Top, TopTokens, forward
 from .kv import File
 from .model import Message
@@ -175,20 +176,22 @@ class Context:
         deliver_every: int = 1,
         adapter: str | None = None,
         speculation: Callable[..., Run] = Run,
+        grammar: Grammar | None = None,
     ) -> Generation:
         """Lets the model go on: an async iterator of text, `.text()` for all of it. Begins at once, never blocks.
 
         Ends with a stop token (the model's own by default; part of the context, not of the text), with a `stop`
         string (not part of the text), after `max_tokens`, or when the context is full. `deliver_every`: how many
         tokens come at a time. `adapter`: in place of the context's, for what is computed from here on. `speculation`:
-        what begins a run that comes to the same, sooner (inferlets/speculation). Raises Invalid when the context is
-        empty, TooLong, NoPages, NotFound.
+        what begins a run that comes to the same, sooner (inferlets/speculation). `grammar`: what may be said, which
+        moves it; it ends with a stop token where the grammar may end. Raises Invalid when the context is empty,
+        TooLong, NoPages, NotFound.
         """
         ends = model.facts().stop_tokens if stop_tokens is None else frozenset(stop_tokens)
         stops = (stop,) if isinstance(stop, str) else stop
         run = self._run(max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), deliver_every=deliver_every,
-                        adapter=adapter, speculation=speculation)
-        return Generation(run, self._tokens, self._settled, stops, ends)
+                        adapter=adapter, speculation=speculation, grammar=grammar)
+        return Generation(run, self._tokens, self._settled, stops, ends, grammar)
 
     def decode(
         self,
@@ -202,6 +205,7 @@ class Context:
         deliver_every: int = 1,
         adapter: str | None = None,
         speculation: Callable[..., Run] = Run,
+        grammar: Grammar | None = None,
     ) -> Decoding:
         """As `generate`, token by token; `states` say what may be sampled by what was, and when what is put in
         (`interject`) goes in."""
@@ -209,8 +213,9 @@ class Context:
         run = self._run(
             max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), stop_sequences=stop_sequences,
             states=states, deliver_every=deliver_every, adapter=adapter, speculation=speculation,
+            grammar=grammar,
         )  # fmt: skip
-        return Decoding(run, self._tokens, self._settled, ends)
+        return Decoding(run, self._tokens, self._settled, ends, grammar)
 
     def _run(
         self, max_tokens: int | None, *, adapter: str | None, speculation: Callable[..., Run], **options: Any

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from . import model
 from .errors import Closed, Error
+from .grammar import Grammar
 from .inference import Finish, Run
 
 Ending = Finish | Literal["stop-string"]
@@ -30,6 +32,7 @@ class Decoding:
         context_tokens: list[int],
         settle: Callable[[Any], None],
         stop_tokens: frozenset[int],
+        grammar: Grammar | None = None,
     ) -> None:
         self.tokens: list[int] = []
         self.finish: Ending = "running"
@@ -38,6 +41,7 @@ class Decoding:
         self._context_tokens = context_tokens      # the context's own list: what is consumed is appended
         self._settle = settle                      # called once, when `finish` is set
         self._stop_tokens = stop_tokens
+        self._grammar = grammar                    # moved by what is sampled; stands where `tokens` end
         self._taken: deque[int] = deque()          # given by the kernel, not consumed
         self._waiting: deque[list[int]] = deque()  # put in by the program, not consumed
         self._put_in: deque[int] = deque()         # where in `tokens` the first of them will begin
@@ -132,8 +136,13 @@ class Decoding:
 
     def _end(self, finish: Ending) -> None:
         self.finish = finish
+        put_in = sum(map(len, itertools.islice(self._waiting, len(self._put_in))))
+        unwanted = len(self._taken) - put_in + (finish == "stop-token" and not self.keeps_stop_token)
         self._taken.clear()
         try:
             self._run.stop()
+            if self._grammar is not None and unwanted:
+                with contextlib.suppress(Error):       # it was too much work, or is closed
+                    self._grammar.roll_back(unwanted)
         finally:
             self._settle(self)

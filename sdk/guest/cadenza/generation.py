@@ -8,6 +8,7 @@ from typing import Any
 
 from .decoding import Decoding, Ending
 from .errors import Error
+from .grammar import Grammar
 from .inference import Run
 from .text import TextStream
 
@@ -29,8 +30,9 @@ class Generation(Decoding):
         settle: Callable[[Any], None],
         stops: Sequence[str],
         stop_tokens: frozenset[int],
+        grammar: Grammar | None = None,
     ) -> None:
-        super().__init__(run, context_tokens, settle, stop_tokens)
+        super().__init__(run, context_tokens, settle, stop_tokens, grammar)
         self.said = ""                             # the text of what was sampled, a stop token or stop string apart
         self._stream = TextStream(stops)
         self._rest = ""                            # what only the end made certain

@@ -12,10 +12,12 @@ from wit_world.imports import inference as kernel
 
 from .errors import checked, error_of
 from .events import Handle
+from .grammar import Grammar
 from .kv import File
 
-Finish = Literal["running", "stop-token", "stop-sequence", "length", "context-full", "stopped"]
-"""How a run ended: the model ended the text, a sequence came, as many tokens as asked for, no room, or `stop`."""
+Finish = Literal["running", "stop-token", "stop-sequence", "length", "context-full", "stopped", "grammar-end"]
+"""How a run ended: the model ended the text, a sequence came, as many tokens as asked for, no room, `stop`, or nothing
+may follow and the model has no token that says so."""
 
 FINISH: dict[kernel.Finish, Finish] = {
     kernel.Finish.RUNNING: "running",
@@ -24,6 +26,7 @@ FINISH: dict[kernel.Finish, Finish] = {
     kernel.Finish.LENGTH: "length",
     kernel.Finish.CONTEXT_FULL: "context-full",
     kernel.Finish.STOPPED: "stopped",
+    kernel.Finish.GRAMMAR_END: "grammar-end",
 }
 
 _forward = checked(kernel.forward)
@@ -162,12 +165,14 @@ async def forward(
     probes: Sequence[tuple[int, Probe]] = (),
     adapter: str | None = None,
     scores_from: int | None = None,
+    grammar: Grammar | None = None,
 ) -> Completion:
     """Appends `tokens` (one at least) to `file` in one pass over `reads` and it.
 
     `samples` and `probes` are asked of rows: row 0 is the first of `tokens`, and tells of the token after it.
     Without `positions` they follow those that are read. `adapter`: the name of one of the user's, to compute under.
     `scores_from`: from that row on each tells how likely the token after it was.
+    `grammar`: what is sampled may come next in it; it is not moved.
     Raises Invalid, TooLong, NoPages, Busy, LimitExceeded, NotFound.
     Cancelled, the pass is too, and `file` holds what it held or all.
     """
@@ -184,6 +189,7 @@ async def forward(
                 [kernel.ProbeRequest(row, probe_of(probe)) for row, probe in probes],
                 adapter,
                 scores_from,
+                None if grammar is None else grammar.handle.number,
             )
         )
     )
@@ -222,10 +228,12 @@ class Run:
         deliver_every: int = 1,
         states: Sequence[State] = (),
         adapter: str | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
         """Starts it. Raises Invalid, TooLong, NoPages, Busy, LimitExceeded, NotFound. `deliver_every`: tokens at a
         time. `states`: what may be sampled, by what was; the run begins in the first. `adapter`: the name of one of
-        the user's, to compute under."""
+        the user's, to compute under. `grammar`: what may be sampled, which moves it; it stands where the tokens end
+        that were taken."""
         self.finish: Finish = "running"
         self.interjected: list[tuple[int, int]] = []
         self.computed_tokens = self.reused_tokens = 0
@@ -244,6 +252,7 @@ class Run:
                     deliver_every,
                     [state_of(state) for state in states],
                     adapter,
+                    None if grammar is None else grammar.handle.number,
                 )
             )
         )

@@ -180,6 +180,23 @@ def test_a_mask_is_never_violated_in_the_step(driver: Driver) -> None:
     assert set(tokens) == set(allowed)
 
 
+def test_masks_that_come_late_are_asked_for_before_they_are_read() -> None:
+    with small_device() as device:
+        batch = Driver(device).batch([Row(File(), [1, 2, 3], samples=[(2, Sampler(allowed=[0, 1, 2, 3]))])], [])
+        batch.late_masks = np.array([0], np.int32)
+        asked = []
+
+        def give() -> None:
+            asked.append(batch.step)
+            batch.masks[0] = np.packbits(np.arange(8 * batch.masks.shape[1]) == 7, bitorder="little")
+
+        device.ask_for_masks(give)
+        assert device.step(batch).tokens.tolist() == [7]
+        batch.late_masks = np.zeros(0, np.int32)
+        device.step(batch)
+        assert asked == [batch.step], "once, and only where masks are late"
+
+
 def test_the_last_of_two_samples_on_a_lane_is_remembered(driver: Driver) -> None:
     file = File()
     samples = [(0, Sampler(lane=0)), (2, Sampler(lane=0))]

@@ -21,11 +21,12 @@ Bias, Penalties = record("Bias", "token value"), record("Penalties", "repetition
 LogitMask = record("LogitMask", "tokens allowed")
 SampleRequest = record("SampleRequest", "row sampler")
 ProbeRequest = record("ProbeRequest", "row probe")
-Pass = record("Pass", "file reads tokens positions visible mask samples probes adapter scores_from")
+Pass = record("Pass", "file reads tokens positions visible mask samples probes adapter scores_from grammar")
 TopTokens = record("TopTokens", "tokens log_probabilities tail")
 PassCompletion = record("PassCompletion", "tokens probes computed_tokens reused_tokens scores")
 Run = record(
-    "Run", "file reads tokens positions mask sampler max_tokens stop_tokens stop_sequences deliver_every states adapter"
+    "Run", "file reads tokens positions mask sampler max_tokens stop_tokens stop_sequences deliver_every states "
+    "adapter grammar"
 )
 Move = record("Move", "token state")
 State = record("State", "mask moves otherwise open")
@@ -36,7 +37,7 @@ Probe_Hidden, ProbeAnswer_Hidden = record("Probe_Hidden", ""), record("ProbeAnsw
 ProbeAnswer_Top, ProbeAnswer_Logits = record("ProbeAnswer_Top", "value"), record("ProbeAnswer_Logits", "value")
 ProbeAnswer_Entropy = record("ProbeAnswer_Entropy", "value")
 ProbeAnswer_LogProbabilities = record("ProbeAnswer_LogProbabilities", "value")
-Finish = Enum("Finish", "RUNNING STOP_TOKEN STOP_SEQUENCE LENGTH CONTEXT_FULL STOPPED", start=0)
+Finish = Enum("Finish", "RUNNING STOP_TOKEN STOP_SEQUENCE LENGTH CONTEXT_FULL STOPPED GRAMMAR_END", start=0)
 Draft = record("Draft", "file reads token tokens parents sampler mask adapter")
 Verdict = record("Verdict", "tokens accepted computed_tokens")
 

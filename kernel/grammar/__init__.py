@@ -1,0 +1,1 @@
+"""What may be said, as a grammar: compiled, followed token by token, and taken back."""

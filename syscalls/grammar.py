@@ -1,0 +1,59 @@
+"""Interface `grammar`: what may be sampled, as a grammar that tokens move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cadenza.kernel.grammar.matcher import Matcher
+from cadenza.kernel.grammar.source import Source
+from cadenza.kernel.kernel import Kernel
+from cadenza.kernel.limits import GRAMMARS_PER_PROCESS
+from cadenza.kernel.process import Process
+from cadenza.kernel.wasm.seams import Case
+from cadenza.kvfs.errors import LimitExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """WIT's `grammar-status`."""
+
+    tokens: int
+    may_end: bool
+    ended: bool
+
+
+class GrammarCalls:
+    def __init__(self, kernel: Kernel) -> None:
+        self._grammars = kernel.grammars
+
+    def compile(self, process: Process, source: Case) -> int:
+        _ensure_room(process)
+        return process.handles.add(self._grammars.compile(process.owner, Source.of(source.name, source.value)))
+
+    def take_grammar(self, process: Process, grammar: int) -> None:
+        process.handles.get(grammar, Matcher).check()
+
+    def fork(self, process: Process, grammar: int) -> int:
+        _ensure_room(process)
+        return process.handles.add(process.handles.get(grammar, Matcher).fork())
+
+    def advance(self, process: Process, grammar: int, tokens: Any) -> None:
+        process.handles.get(grammar, Matcher).advance(tokens.tolist())
+
+    def roll_back(self, process: Process, grammar: int, tokens: int) -> None:
+        process.handles.get(grammar, Matcher).roll_back(tokens)
+
+    def status(self, process: Process, grammar: int) -> Status:
+        matcher = process.handles.get(grammar, Matcher)
+        return Status(matcher.tokens, matcher.may_end, matcher.ended)
+
+    def forced(self, process: Process, grammar: int) -> list[int]:
+        return process.handles.get(grammar, Matcher).forced()
+
+
+def _ensure_room(process: Process) -> None:
+    process.handles.ensure_room()
+    if sum(isinstance(each, Matcher) for each in process.handles) >= GRAMMARS_PER_PROCESS:
+        raise LimitExceeded(f"process holds {GRAMMARS_PER_PROCESS} grammars, its limit; close some first",
+                            "grammars_per_process")
