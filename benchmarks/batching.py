@@ -24,8 +24,8 @@ from cadenza.kernel.batcher import BatchPolicy, WorkConserving
 from cadenza.kernel.device.batch import Int32
 from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS
 from cadenza.kernel.memory.foresight import Foresight
-from cadenza.kernel.passes import Sampler
 from cadenza.kernel.process import Process
+from cadenza.kernel.sampler import Sampler
 from cadenza.kernel.virtual_clock import simulate
 
 PROGRAMS = 128

@@ -25,9 +25,9 @@ from cadenza.kernel.inference import Inference
 from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS, ProcessLimits
 from cadenza.kernel.memory.policy import MemoryPolicy
 from cadenza.kernel.pager import Pager
-from cadenza.kernel.passes import Sampler
 from cadenza.kernel.process import Process
 from cadenza.kernel.profile import profile
+from cadenza.kernel.sampler import Sampler
 from cadenza.kernel.waits import Intent
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.file import File

@@ -58,10 +58,11 @@ async def main(args):
 class BareLoop:
     """Decode batches of `rows` rows, straight to the link."""
 
-    def __init__(self, link: DeviceLink, rows: int, first_page: int) -> None:
+    def __init__(self, link: DeviceLink, rows: int, first_page: int, context: int = CONTEXT) -> None:
         self._link = link
         self._rows = rows
-        pages = -(-(CONTEXT + 512) // PAGE_TOKENS)
+        self._context = context
+        pages = -(-(context + 512) // PAGE_TOKENS)
         self._pages = first_page + np.arange(rows * pages, dtype=np.int32).reshape(rows, pages)
         self._step = 1_000_000
         self._left = 0
@@ -70,7 +71,7 @@ class BareLoop:
 
     async def run(self, tokens: int) -> float:
         """Seconds for `tokens` steps."""
-        self._left, self._length = tokens, CONTEXT
+        self._left, self._length = tokens, self._context
         self._done = asyncio.get_running_loop().create_future()
         self._link.connect(self._answered, lambda reason: self._done.set_exception(DeviceLost(reason)))
         started = time.perf_counter()

@@ -5,7 +5,8 @@
 Arguments: `question`. `n`, how many answers (4). `temperature` (0.8). `max_tokens` of each (256). `seed` (0).
 Prints the answers with their scores, and last the best one. A score is the mean log-probability of the answer's tokens.
 
-The question is computed once: the candidates are forks of one context and share its pages. Source: "sample and rank",
+The question is computed once: the candidates are forks of one context and share its pages; each is scored in one pass,
+where it was written. Source: "sample and rank",
 Adiwardana et al., "Towards a Human-like Open-Domain Chatbot", 2020, section 3.2.
 """
 
@@ -24,10 +25,12 @@ class Candidate:
 
 
 async def candidate(question: cadenza.Context, sampler: cadenza.Sampler, max_tokens: int) -> Candidate:
-    async with question.fork() as attempt, question.fork() as judge:
+    async with question.fork() as attempt:
+        asked = len(attempt)
         generation = attempt.generate(max_tokens, sampler=sampler)
         text = await generation.text()
-        scores = await judge.score(generation.tokens)
+        attempt.truncate(asked)
+        scores = await attempt.score(generation.tokens)
     return Candidate(text, sum(scores) / len(scores))
 
 
@@ -35,6 +38,7 @@ async def best_of(
     question: cadenza.Context, count: int, temperature: float, max_tokens: int, seed: int
 ) -> list[Candidate]:
     """`count` candidates, the best one first."""
+    question.fill([])               # the question ends where the answer begins
     await question.prefill()
     samplers = [cadenza.Sampler(temperature, seed=seed + number) for number in range(count)]
     found = await asyncio.gather(*(candidate(question, sampler, max_tokens) for sampler in samplers))

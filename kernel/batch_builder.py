@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cadenza.kernel.device.batch import Batch, Int32, UInt8
+from cadenza.kernel.device.penalties import OFF
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cadenza.kernel.passes import Probe, Sampler
+    from cadenza.kernel.passes import Probe
+    from cadenza.kernel.sampler import Bias, Sampler
     from cadenza.kvfs.file import File
     from cadenza.kvfs.pool import PagePool
+
+
+NOTHING = np.zeros(0, np.int32)
 
 
 class BatchBuilder:
@@ -42,9 +47,17 @@ class BatchBuilder:
         self._samples: list[tuple[int, int, int, int]] = []              # token, lane, draw, mask
         self._samplers: list[Sampler] = []
         self._masks: dict[int, tuple[int, UInt8]] = {}
+        self._biases: dict[int, tuple[int, Bias]] = {}
+        self._biased: dict[int, int] = {}                                # samples, and which of the biases
+        self._told: dict[int, Int32] = {}                                # samples that are penalised, and their history
         self._probes: list[tuple[int, int, int]] = []
         self._asked: list[int] = []
         self._asked_starts = [0]
+        self._scores: list[tuple[int, int]] = []                         # token, target
+
+    @property
+    def scores(self) -> int:
+        return len(self._scores)
 
     @property
     def tokens(self) -> int:
@@ -119,7 +132,13 @@ class BatchBuilder:
         """Of the row last added."""
         self._adapters[self.rows - 1] = slot
 
-    def add_sample(self, token: int, lane: int, sampler: Sampler, draw: int, mask: UInt8 | None) -> None:
+    def add_sample(self, token: int, lane: int, sampler: Sampler, draw: int, mask: UInt8 | None,
+                   told: Int32 | None = None) -> None:  # fmt: skip
+        """`told`: the history of a sample that is penalised, if its lane has it not."""
+        if sampler.bias is not None:
+            self._biased[self.samples] = self._biases.setdefault(id(sampler.bias), (len(self._biases), sampler.bias))[0]
+        if sampler.penalties is not None:
+            self._told[self.samples] = NOTHING if told is None else told
         self.samples += 1
         masked = -1
         if mask is not None:
@@ -132,6 +151,10 @@ class BatchBuilder:
         self._probes.append((token, probe.kind, probe.top))
         self._asked.extend(probe.tokens)
         self._asked_starts.append(len(self._asked))
+
+    def add_scores(self, token: int, targets: Sequence[int]) -> None:
+        """How likely each of `targets` is after a token, from index `token` on."""
+        self._scores.extend(enumerate(targets, token))
 
     def build(self) -> Batch:
         frames, size = self._pool.frames, self._pool.page_tokens
@@ -166,6 +189,8 @@ class BatchBuilder:
             self._build_samples(batch)
         if self._probes:
             self._build_probes(batch)
+        if self._scores:
+            batch.score_tokens, batch.score_targets = np.array(self._scores, np.int32).T.copy()
         return batch
 
     def _add_segments(self, file: File, offset: int) -> None:
@@ -187,7 +212,7 @@ class BatchBuilder:
 
     def _build_samples(self, batch: Batch) -> None:
         tokens, lanes, draws, masks = zip(*self._samples, strict=True)
-        temperature, top_k, top_p, min_p, seeds = zip(*self._samplers, strict=True)
+        temperature, top_k, top_p, min_p, seeds, _, penalties = zip(*self._samplers, strict=True)
         batch.sample_tokens = np.array(tokens, np.int32)
         batch.sample_lanes = np.array(lanes, np.int32)
         batch.temperature = np.array(temperature, np.float32)
@@ -199,6 +224,22 @@ class BatchBuilder:
         batch.sample_masks = np.array(masks, np.int32)
         if self._masks:
             batch.masks = np.stack([mask for _, mask in self._masks.values()])
+        if self._biased:
+            self._build_biases(batch)
+        if self._told:
+            batch.penalties = np.array([each[:3] if each else OFF for each in penalties], np.float32)
+            batch.windows = np.array([each.window if each else 0 for each in penalties], np.int32)
+            told = [self._told.get(sample, NOTHING) for sample in range(self.samples)]
+            batch.told = np.concatenate(told)
+            batch.told_starts = np.cumsum([0, *map(len, told)], dtype=np.int32)
+
+    def _build_biases(self, batch: Batch) -> None:
+        biases = [bias for _, bias in self._biases.values()]
+        batch.sample_biases = np.full(self.samples, -1, np.int32)
+        batch.sample_biases[list(self._biased)] = list(self._biased.values())
+        batch.bias_starts = np.cumsum([0, *(len(bias.tokens) for bias in biases)], dtype=np.int32)
+        batch.bias_tokens = np.concatenate([bias.tokens for bias in biases])
+        batch.bias_values = np.concatenate([bias.values for bias in biases])
 
     def _build_probes(self, batch: Batch) -> None:
         probes = np.array(self._probes, np.int32)

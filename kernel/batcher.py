@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
+from cadenza.kernel.breadth import PLAIN
 from cadenza.kernel.limits import AGING_SECONDS, BESIDE_DECODES_TOKENS
-from cadenza.kernel.passes import PLAIN
 
 if TYPE_CHECKING:
     from cadenza.kernel.ledger import Line

@@ -42,7 +42,8 @@ class Costs:
 def fitted(steps: list[tuple[int, float]], page_seconds: float) -> Costs:
     """Constants that fit steps of (tokens, seconds), at least two, from one token upwards. The slope is that
     between the two longest; saturation is where it would reach the shortest."""
-    (_, fixed), *_, (fewer, short), (more, long) = sorted(steps)
+    ordered = sorted(steps)
+    (_, fixed), ((fewer, short), (more, long)) = ordered[0], ordered[-2:]
     per_token = (long - short) / (more - fewer)
     if per_token <= 0:
         return Costs(fixed, 0.0, more, page_seconds)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 
 from cadenza.kernel.batch_builder import BatchBuilder
 from cadenza.kernel.batcher import BatchPolicy, Share
+from cadenza.kernel.breadth import PLAIN, STEP_BREADTH
 from cadenza.kernel.costs import Costs
 from cadenza.kernel.device.batch import StepResult
 from cadenza.kernel.device.link import DeviceLink
@@ -27,7 +28,7 @@ from cadenza.kernel.limits import LANES, MOST_RUN_AHEAD_STEPS, PATIENCE_SECONDS,
 from cadenza.kernel.memory.foresight import Foresight
 from cadenza.kernel.memory.policy import MemoryPolicy
 from cadenza.kernel.pager import Pager
-from cadenza.kernel.passes import PLAIN, STEP_BREADTH, Row, Work
+from cadenza.kernel.passes import Row, Work
 from cadenza.kernel.recall import Recall
 from cadenza.kernel.reclaim import Reclaimer
 from cadenza.kernel.waits import Waits
@@ -180,7 +181,8 @@ class Engine:
                 self._starved_since = None
                 self.reclaimer.step_tokens = builder.tokens
             batch = builder.build()
-            batch.swap_outs, batch.swap_ins = self.pager.take_moves()
+            batch.moves, batch.swap_outs, batch.swap_ins = self.pager.take_moves()
+            batch.forgotten = self.lanes.take_forgotten()
             self.tokens_done += builder.tokens
             self.rows_done += builder.rows
             self.pages_copied += len(batch.copies)
@@ -224,7 +226,7 @@ class Engine:
             count -= self._compute_again(work, count, builder, rows)
             if work.missing or count <= 0:
                 return
-        samples, probes = builder.samples, builder.probes
+        samples, probes, scores = builder.samples, builder.probes, builder.scores
         wanted = min(count, work.wanted())
         if wanted == 0 or self.pager.is_copied_too_soon(work.file):
             return
@@ -240,7 +242,7 @@ class Engine:
             self.pager.sources.update(source for source, _ in builder.copies)
         work.turn = work.file.used = builder.step
         work.under_way += 1
-        rows.append(Row(work, samples, builder.samples, probes, builder.probes))
+        rows.append(Row(work, samples, builder.samples, probes, builder.probes, scores, builder.scores))
 
     def _compute_again(self, work: Work, count: int, builder: BatchBuilder, rows: list[Row]) -> int:
         """Whole pages of what is missing, the first of it. Answers how many tokens that is."""

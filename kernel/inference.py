@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from cadenza.kernel.device.batch import PROBE_LOG_PROBABILITIES, PROBE_TOP, DeviceFacts, Int32, UInt8
+from cadenza.kernel.breadth import segments_read
+from cadenza.kernel.device.batch import PROBE_HIDDEN, PROBE_LOG_PROBABILITIES, PROBE_TOP, DeviceFacts, Int32, UInt8
 from cadenza.kernel.guide import Guide, State
 from cadenza.kernel.limits import (
+    DRAFT_TOKENS,
     PASS_PROBE_VALUES,
     PASS_PROBES,
     PASS_READS,
     PASS_SAMPLES,
     PASS_TOKENS,
+    PASS_TOLD_TOKENS,
     PROBE_TOKENS,
     RUN_MOVES,
     RUN_STATES,
@@ -24,9 +26,11 @@ from cadenza.kernel.limits import (
     STOP_TOKENS,
     VISIBLE_RANGES,
 )
-from cadenza.kernel.passes import Pass, Probe, Sampler, Work, segments_read
+from cadenza.kernel.passes import Pass, Probe, Work
 from cadenza.kernel.runs import Run, Stop
-from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded, TooLong
+from cadenza.kernel.sampler import Sampler, check_sampler, tokens_told
+from cadenza.kernel.verification import Verification, depths_of
+from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded, TooLong, Unsupported
 
 if TYPE_CHECKING:
     from cadenza.kernel.engine import Engine
@@ -34,7 +38,6 @@ if TYPE_CHECKING:
     from cadenza.kvfs.file import File
 
 W = TypeVar("W", bound=Work)
-LARGEST_INT32 = 2**31 - 1
 
 
 class Inference:
@@ -47,17 +50,20 @@ class Inference:
     def forward(
         self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32, *,
         visible: Int32, mask: UInt8 | None, samples: Sequence[tuple[int, Sampler]],
-        probes: Sequence[tuple[int, Probe]], adapter: str = "",
+        probes: Sequence[tuple[int, Probe]], adapter: str = "", scores_from: int | None = None,
     ) -> Pass:
-        """`adapter`: the digest of one that is loaded. Raises Invalid, TooLong, LimitExceeded, Busy, DeviceLost; then
-        nothing has changed."""
+        """`adapter`: the digest of one that is loaded. Raises Invalid, TooLong, LimitExceeded, Busy, Unsupported,
+        DeviceLost; then nothing has changed."""
         positions = self._check_input(process, file, reads, tokens, positions)
-        self._check_questions(len(tokens), samples, probes)
         before = len(file) + sum(len(read) for read in reads)
+        self._check_questions(before, len(tokens), samples, probes)
+        if scores_from is not None and scores_from >= len(tokens):
+            raise Invalid(f"scores-from is row {scores_from}; the pass has {len(tokens)} rows, from 0", "scores-from")
         ranges = check_visible(visible, before, len(tokens)) if len(visible) else None
         snapshots = self._claim(file, reads, exact=not reads and ranges is None, adapter=adapter)
         return self._begin(process, Pass(self._engine, file, snapshots, tokens, positions, process.priority,
-                                         visible=ranges, mask=mask, samples=samples, probes=probes), adapter)
+                                         visible=ranges, mask=mask, samples=samples, probes=probes,
+                                         scores_from=scores_from), adapter)
 
     def decode(
         self, process: Process, file: File, reads: Sequence[File], tokens: Int32, positions: Int32, *,
@@ -67,7 +73,8 @@ class Inference:
     ) -> Run:
         """Raises as `forward` does, and LimitExceeded when too many decodes are alive."""
         positions = self._check_input(process, file, reads, tokens, positions)
-        check_sampler(sampler)
+        check_sampler(sampler, self._facts.vocabulary_size)
+        check_told(sampler.told(self._facts.context_tokens))
         stop = Stop(max_tokens, self._room(file, reads, positions), stop_tokens, stop_sequences)
         check_stop(stop, deliver_every)
         guide = self._guide(states, mask) if states else None
@@ -76,6 +83,27 @@ class Inference:
         return self._begin(process, Run(self._engine, file, snapshots, tokens, positions, process.priority,
                                         sampler=sampler, stop=stop, mask=mask, guide=guide,
                                         deliver_every=deliver_every), adapter)
+
+    def verify(
+        self, process: Process, file: File, reads: Sequence[File], tokens: Int32, parents: Sequence[int], *,
+        sampler: Sampler, mask: UInt8 | None, adapter: str = "",
+    ) -> Verification:
+        """`tokens`: the root, then the drafted ones, each of which has a parent among those before it. Raises as
+        `forward` does."""
+        if not len(parents) == len(tokens) - 1 <= DRAFT_TOKENS:
+            raise LimitExceeded(f"a draft has at most {DRAFT_TOKENS} tokens, and a parent for each; this one has "
+                                f"{len(tokens) - 1} tokens and {len(parents)} parents", "draft_tokens")
+        if any(not 0 <= parent <= number for number, parent in enumerate(parents)):
+            raise Invalid("the parent of a drafted token is the root, 0, or the number, from 1 on, of one before it",
+                          "parents")
+        positions = self._check_input(process, file, reads, tokens, np.zeros(0, np.int32))
+        positions = positions[0] + np.array(depths_of(parents), np.int32)
+        check_sampler(sampler, self._facts.vocabulary_size)
+        before = len(file) + sum(len(read) for read in reads)
+        check_told(tokens_told(before, [(row, sampler) for row in range(len(tokens))]))
+        snapshots = self._claim(file, reads, exact=not reads, adapter=adapter)
+        return self._begin(process, Verification(self._engine, file, snapshots, tokens, positions, process.priority,
+                                                 parents=parents, sampler=sampler, mask=mask), adapter)
 
     def interject(self, run: Run, tokens: Int32) -> None:
         """Raises Invalid, Closed, LimitExceeded, TooLong; then nothing has changed."""
@@ -172,7 +200,7 @@ class Inference:
         return positions
 
     def _check_questions(
-        self, count: int, samples: Sequence[tuple[int, Sampler]], probes: Sequence[tuple[int, Probe]]
+        self, before: int, count: int, samples: Sequence[tuple[int, Sampler]], probes: Sequence[tuple[int, Probe]]
     ) -> None:
         if len(samples) > PASS_SAMPLES:
             raise LimitExceeded(f"a pass has at most {PASS_SAMPLES} samples, not {len(samples)}", "pass_samples")
@@ -182,35 +210,32 @@ class Inference:
             if row >= count:
                 raise Invalid(f"row {row} is asked for, but the pass has {count} rows, from 0", "row")
         for _, sampler in samples:
-            check_sampler(sampler)
+            check_sampler(sampler, self._facts.vocabulary_size)
+        check_told(tokens_told(before, samples))
         for _, probe in probes:
             self._check_probe(probe)
-        values = sum(probe.values(self._facts.vocabulary_size) for _, probe in probes)
+        values = sum(probe.values(self._facts) for _, probe in probes)
         if values > PASS_PROBE_VALUES:
             raise LimitExceeded(f"the probes of a pass answer at most {PASS_PROBE_VALUES} numbers; these would answer "
-                                f"{values}: ask fewer logits", "pass_probe_values")
+                                f"{values}: ask less at once", "pass_probe_values")
 
     def _check_probe(self, probe: Probe) -> None:
         most = min(PROBE_TOKENS, self._facts.vocabulary_size)
         if probe.kind == PROBE_TOP and not 1 <= probe.top <= most:
             raise Invalid(f"a top probe gives 1 to {most} tokens; {probe.top} were asked for", "probes")
+        if probe.kind == PROBE_HIDDEN and not self._facts.hidden_size:
+            raise Unsupported(f"the device ({self._facts.name}) shows no hidden states")
         if probe.kind == PROBE_LOG_PROBABILITIES:
             if not 1 <= len(probe.tokens) <= most:
                 raise Invalid(f"a log-probabilities probe names 1 to {most} tokens, not {len(probe.tokens)}", "probes")
             self._check_tokens(np.asarray(probe.tokens, np.int32), "probes")
 
 
-def check_sampler(sampler: Sampler) -> None:
-    """Raises Invalid naming the field."""
-    bounds = (("temperature", sampler.temperature, 0.0, 1e4), ("top_p", sampler.top_p, 0.0, 1.0),
-              ("min_p", sampler.min_p, 0.0, 1.0))
-    for name, value, low, high in bounds:
-        if not (math.isfinite(value) and low <= value <= high):
-            raise Invalid(f"{name} is {value}; it must be a number from {low:g} to {high:g}", name)
-    if not 0 <= sampler.top_k <= LARGEST_INT32:
-        raise Invalid(f"top_k is {sampler.top_k}; it must be from 0 (off) to {LARGEST_INT32}", "top_k")
-    if sampler.top_p == 0.0:
-        raise Invalid("top_p is 0, which leaves no token; 1 turns it off", "top_p")
+def check_told(told: int) -> None:
+    """Raises LimitExceeded."""
+    if told > PASS_TOLD_TOKENS:
+        raise LimitExceeded(f"biases and penalties concern {told} tokens; in one pass at most {PASS_TOLD_TOKENS}: ask "
+                            "fewer samples, or give the penalties a window", "pass_told_tokens")
 
 
 def check_stop(stop: Stop, deliver_every: int) -> None:

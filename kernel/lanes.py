@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from cadenza.kernel.device.batch import Int32
 from cadenza.kvfs.errors import LimitExceeded
+
+NONE = np.zeros(0, np.int32)
 
 
 class Lanes:
@@ -11,6 +16,7 @@ class Lanes:
     def __init__(self, count: int) -> None:
         self._count = count
         self._free = list(range(count - 1, -1, -1))
+        self._forgotten: list[int] = []
 
     @property
     def taken(self) -> int:
@@ -25,5 +31,14 @@ class Lanes:
         self.ensure_room()
         return self._free.pop()
 
-    def give_back(self, lane: int) -> None:
+    def give_back(self, lane: int, *, has_history: bool = False) -> None:
         self._free.append(lane)
+        if has_history:
+            self._forgotten.append(lane)
+
+    def take_forgotten(self) -> Int32:
+        """Lanes given back since the last time whose histories the device need not keep."""
+        if not self._forgotten:
+            return NONE
+        forgotten, self._forgotten = self._forgotten, []
+        return np.array(forgotten, np.int32)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cadenza.kvfs.file import File
 
 Moves = list[tuple[int, int]]
+NO_MOVES = np.zeros((0, 2), np.int32)
 
 
 class LostRun(NamedTuple):
@@ -57,6 +58,7 @@ class Pager:
         self.swapped_in = 0
         self.discarded = 0
         self._regained: set[int] = set()     # pages that are computed again in this step
+        self._slot_moves: list[Int32] = []   # in frames; before all else in the next step
         self._outs: Moves = []
         self._ins: Moves = []
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -68,14 +70,21 @@ class Pager:
         """Whether there are moves to make, if only for their own sake."""
         return bool(self._outs or self._ins)
 
-    def take_moves(self) -> tuple[Int32, Int32]:
-        """The moves of the step that is being submitted: out, [·, 2] of (frame, host page); in, the other way round."""
+    def move_slots(self, moves: Int32) -> None:
+        """Tokens of a file in hand move from slot to slot, [·, 2]: its pages are on the device, and nobody else's."""
+        size = self.pool.page_tokens
+        self._slot_moves.append(self.pool.frames[moves // size] * np.int32(size) + moves % size)
+
+    def take_moves(self) -> tuple[Int32, Int32, Int32]:
+        """The moves of the step that is being submitted: of slots, [·, 2]; of pages, out, [·, 2] of (frame, host page),
+        and in, the other way round."""
+        slots = np.concatenate([NO_MOVES, *self._slot_moves])
         outs, ins = (np.array(moves, np.int32).reshape(-1, 2) for moves in (self._outs, self._ins))
-        self._outs, self._ins = [], []
+        self._slot_moves, self._outs, self._ins = [], [], []
         self._regained.clear()
         self.sources.clear()
         self.next_step += 1
-        return outs, ins
+        return slots, outs, ins
 
     def answered(self, step: int) -> None:
         """Every step up to `step` is done."""

@@ -11,14 +11,15 @@ the same, whether it is asked for pass by pass or by a run.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cadenza.kernel.device.batch import PROBE_LOGITS, Float32, Int32, StepResult, UInt8
+from cadenza.kernel.breadth import PLAIN, Breadth, segments_read
+from cadenza.kernel.device.batch import PROBE_HIDDEN, PROBE_LOGITS, DeviceFacts, Float32, Int32, StepResult, UInt8
 from cadenza.kernel.handles import Waitable
-from cadenza.kernel.limits import PASS_PROBE_VALUES, PASS_PROBES, PASS_READS, PASS_SAMPLES, VISIBLE_RANGES
+from cadenza.kernel.sampler import Past, Sampler, tokens_told
 from cadenza.kernel.trace import UNTRACED, Untraced
 from cadenza.kvfs.errors import CadenzaError, NotReady
 
@@ -30,16 +31,6 @@ if TYPE_CHECKING:
     from cadenza.kvfs.prefixes import Prefixes
 
 
-class Sampler(NamedTuple):
-    """temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int = 0
-
-
 class Probe(NamedTuple):
     """`kind` is a PROBE_… of kernel/device/batch.py; `top` how many a top probe gives; `tokens` those whose
     log-probability is asked."""
@@ -48,9 +39,11 @@ class Probe(NamedTuple):
     top: int = 0
     tokens: Sequence[int] = ()
 
-    def values(self, vocabulary_size: int) -> int:
+    def values(self, facts: DeviceFacts) -> int:
         """How many numbers it answers, at most."""
-        return vocabulary_size if self.kind == PROBE_LOGITS else self.top + len(self.tokens) + 1
+        if self.kind in (PROBE_LOGITS, PROBE_HIDDEN):
+            return facts.vocabulary_size if self.kind == PROBE_LOGITS else facts.hidden_size
+        return self.top + len(self.tokens) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,37 +57,13 @@ class ProbeAnswer:
 
 @dataclass(slots=True)
 class PassCompletion:
-    """Sampled tokens and probes, in the order in which they were asked for."""
+    """Sampled tokens and probes, in the order in which they were asked for; scores, row by row."""
 
     tokens: list[int]
     probes: list[ProbeAnswer]
     computed_tokens: int
     reused_tokens: int = 0
-
-
-class Breadth(NamedTuple):
-    """What a pass asks of its step beyond a plain row with one sample. A step has room for what one pass may ask."""
-
-    samples: int = 0
-    probes: int = 0
-    values: int = 0              # numbers that its probes answer, or tokens that they name
-    ranges: int = 0
-    reads: int = 0               # segments
-
-    def plus(self, other: Breadth) -> Breadth:
-        return Breadth(*(a + b for a, b in zip(self, other, strict=True)))
-
-    def within(self, other: Breadth) -> bool:
-        return all(a <= b for a, b in zip(self, other, strict=True))
-
-
-STEP_BREADTH = Breadth(PASS_SAMPLES, PASS_PROBES, PASS_PROBE_VALUES, VISIBLE_RANGES, PASS_READS)
-PLAIN = Breadth()
-
-
-def segments_read(file: File, reads: Sequence[File]) -> int:
-    """How many segments a pass reads beside the tail of its own file."""
-    return sum(len(read.segments()) for read in reads) + len(file.parts)
+    scores: list[float] = field(default_factory=list)
 
 
 class Work(Waitable):
@@ -271,12 +240,14 @@ class Row(NamedTuple):
     samples_end: int
     probes: int
     probes_end: int
+    scores: int = 0
+    scores_end: int = 0
 
 
 class Pass(Work):
     """One forward request: appends its inputs, answers what was asked of its rows."""
 
-    __slots__ = ("_completion", "_error", "_mask", "_probes", "_samples", "_visible")
+    __slots__ = ("_completion", "_error", "_mask", "_probes", "_samples", "_scores_from", "_visible")
 
     def __init__(
         self,
@@ -291,15 +262,18 @@ class Pass(Work):
         mask: UInt8 | None = None,
         samples: Sequence[tuple[int, Sampler]] = (),
         probes: Sequence[tuple[int, Probe]] = (),
+        scores_from: int | None = None,
     ) -> None:
         super().__init__(engine, file, reads, inputs, positions, priority)
         self._visible = visible
         self._mask = mask
         self._samples = sorted(enumerate(samples), key=lambda s: s[1][0])
         self._probes = sorted(enumerate(probes), key=lambda p: p[1][0])
-        values = sum(probe.values(engine.link.facts.vocabulary_size) for _, probe in probes)
+        self._scores_from = len(inputs) if scores_from is None else scores_from
+        values = sum(probe.values(engine.link.facts) for _, probe in probes)
         ranges = 0 if visible is None else len(visible)
-        self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, self.breadth.reads)
+        told = tokens_told(self.start + sum(map(len, reads)), samples)
+        self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, self.breadth.reads, told)
         self.plain = self.plain and visible is None
         self._completion = PassCompletion([], [], 0)
         self._error: CadenzaError | None = None
@@ -307,7 +281,7 @@ class Pass(Work):
     @property
     def spared(self) -> int:
         asked = [asked[0] for _, asked in (*self._samples[:1], *self._probes[:1])]
-        return min([len(self.inputs) - 1, *asked])
+        return min([len(self.inputs) - 1, self._scores_from, *asked])
 
     def wanted(self) -> int:
         return self.missing + len(self.inputs) - self.fed
@@ -318,12 +292,26 @@ class Pass(Work):
         if self._visible is not None:
             inside = (self._visible[:, 0] >= first) & (self._visible[:, 0] < end)
             builder.add_visible((self._visible[inside] - np.array([first, 0, 0], np.int32)).astype(np.int32))
-        for _, (row, sampler) in self._samples:
+        told = self._told(first, end)
+        for number, (row, sampler) in self._samples:
             if first <= row < end:
-                builder.add_sample(token + row, -1, sampler, self.start + row, self._mask)
+                builder.add_sample(token + row, -1, sampler, self.start + row, self._mask, told.get(number))
         for _, (row, probe) in self._probes:
             if first <= row < end:
                 builder.add_probe(token + row, probe)
+        if self._scores_from < end:
+            scored = max(first, self._scores_from)
+            builder.add_scores(token + scored, self.inputs[scored + 1 : end + 1].tolist())
+
+    def _told(self, first: int, end: int) -> dict[int, Int32]:
+        """Histories of samples of these rows, the last of which were just put into the file."""
+        asked = [(number, row, sampler.penalties.window) for number, (row, sampler) in self._samples
+                 if sampler.penalties is not None and first <= row < end]
+        if not asked:
+            return {}
+        past, named = Past(self.reads, self.file), self._visible
+        return {number: past.seen(past.end - end + row, window, None if named is None else named[named[:, 0] == row])
+                for number, row, window in asked}
 
     def accept(self, result: StepResult, row: Row) -> None:
         done = self._completion
@@ -333,6 +321,7 @@ class Pass(Work):
             values = result.probe_values[result.probe_starts[probe]:result.probe_starts[probe + 1]]
             ids = result.probe_ids[result.id_starts[probe]:result.id_starts[probe + 1]]
             done.probes.append(ProbeAnswer(kind, values.copy(), ids.copy()))
+        done.scores.extend(result.scores[row.scores:row.scores_end].tolist())
         if not self.prefilling and not self.under_way:
             self._finish()
 

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cadenza.kernel.breadth import PLAIN
 from cadenza.kernel.device.batch import Int32, StepResult, UInt8
 from cadenza.kernel.guide import Guide
 from cadenza.kernel.limits import INTERJECTED_TOKENS
-from cadenza.kernel.passes import Row, Sampler, Work
+from cadenza.kernel.passes import Row, Work
+from cadenza.kernel.sampler import Past, Sampler
 from cadenza.kvfs.errors import CadenzaError, Closed, LimitExceeded, TooLong
 
 if TYPE_CHECKING:
@@ -66,8 +68,8 @@ class Run(Work):
 
     __slots__ = ("_changes", "_deliver_every", "_drawn_under", "_echoed", "_error", "_finish", "_guide", "_interjected",
                  "_lane", "_mask", "_max_tokens", "_most", "_next_position", "_pending", "_resumed", "_room_tokens",
-                 "_sampled", "_sampler", "_settling", "_stop_sequences", "_stop_tokens", "_taken", "_void", "base",
-                 "tokens")
+                 "_sampled", "_sampler", "_settling", "_stop_sequences", "_stop_tokens", "_taken", "_tells", "_void",
+                 "base", "tokens")
     kind = "run"
 
     def __init__(
@@ -108,6 +110,8 @@ class Run(Work):
         self._error: CadenzaError | None = None
         self._settling = False       # stopped, while preempted: only fed up to where it stood
         self._changes = 0            # of the file, when the run left it
+        self._tells = False          # the device is told anew what has been said
+        self._tell_anew()
 
     def wanted(self) -> int:
         if self.prefilling:
@@ -124,8 +128,28 @@ class Run(Work):
         else:
             last = self._submit_echo(builder)
         mask = self._mask if self._guide is None else self._mask_ahead(self._guide)
-        builder.add_sample(last, self._lane, self._sampler, self.base + self._sampled - 1, mask)
+        told = self._told() if self._tells else None
+        builder.add_sample(last, self._lane, self._sampler, self.base + self._sampled - 1, mask, told)
         self._sampled += 1
+
+    def _tell_anew(self) -> None:
+        """What the device believes to have been said has not been said: the next sample comes with its history."""
+        self._tells = self._sampler.penalties is not None
+        self._widen(sum(map(len, self.reads)) + self.base + len(self.tokens) if self._tells else 0)
+
+    def _told(self) -> Int32:
+        assert self._sampled == len(self.tokens), "a history with a token that nobody knows yet"
+        penalties = self._sampler.penalties
+        assert penalties is not None
+        self._tells = False
+        self._widen(0)
+        past = Past(self.reads, self.file)
+        return past.seen(past.end, penalties.window)
+
+    def _widen(self, before: int) -> None:
+        """To what its next step tells, of a history of so many tokens."""
+        breadth = self.breadth._replace(told=self._sampler.told(before))
+        self.breadth = PLAIN if breadth == PLAIN else breadth
 
     def _mask_ahead(self, guide: Guide) -> UInt8 | None:
         """The state's, or what serves best while it is not known which state that will be."""
@@ -165,6 +189,7 @@ class Run(Work):
         positions = np.arange(self._next_position, self._next_position + len(said), dtype=np.int32)
         self.positions = np.concatenate([self.positions[:asked], positions])
         self._sampled = self._echoed = self._resumed = len(said)
+        self._tell_anew()
 
     def accept(self, result: StepResult, row: Row) -> None:
         if self._settling:
@@ -219,6 +244,7 @@ class Run(Work):
         self._void += self._sampled - len(self.tokens)
         self._sampled = len(self.tokens)
         self._drawn_under.clear()
+        self._tell_anew()
         if self._echoed >= self._sampled:
             self._echoed = self._sampled - 1
             self.file.truncate(self.base + self._echoed)
@@ -313,7 +339,7 @@ class Run(Work):
 
     def abort(self) -> None:
         if not self.over:
-            self.engine.lanes.give_back(self._lane)
+            self.engine.lanes.give_back(self._lane, has_history=self._sampler.penalties is not None)
             super().abort()
 
     def close(self) -> None:
@@ -332,7 +358,7 @@ class Run(Work):
     def _end(self, finish: str) -> None:
         self._finish = finish
         self.trace.ended(finish if self._error is None else self._error.errno)
-        self.engine.lanes.give_back(self._lane)
+        self.engine.lanes.give_back(self._lane, has_history=self._sampler.penalties is not None)
         if self._error is None and self.tokens:
             self.engine.know(self.file, self._end_of_file())
         self.release(min(self._end_of_file(), len(self.file)))

@@ -223,6 +223,21 @@ class PageTable:
         leaf, place = divmod(offset, self._leaf_tokens)
         self.leaves[leaf].tokens[place] = token
 
+    def bring_forward(self, first: int, kept: Sequence[int]) -> Int32:
+        """The tokens from `first` on become those at `kept`, rising; what is past them means nothing. Answers the
+        slots (from, to) of those that stand elsewhere then, [·, 2]."""
+        assert self.holders == 1, "a shared page table is not written to"
+        for to, source in enumerate(kept, first):
+            (new, place), (old, held) = divmod(to, self._leaf_tokens), divmod(source, self._leaf_tokens)
+            self.leaves[new].tokens[place] = self.leaves[old].tokens[held]
+            self.leaves[new].positions[place] = position = self.leaves[old].positions[held]
+            if self.straight >= to:
+                self.straight = to + (position == to)
+        slots = self.slots(first, self.count - first)
+        moved = [source for to, source in enumerate(kept, first) if to != source]
+        targets = slots[len(kept) - len(moved) : len(kept)]
+        return np.stack((slots[np.array(moved, np.int64) - first], targets), 1)
+
     def truncate(self, count: int) -> None:
         """Keeps the first `count` tokens, and the pages that they need."""
         assert self.holders == 1, "a shared page table is not written to"

@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cadenza.kernel.device.kinds import DeviceConfig, NullConfig, TorchConfig, compiled_kernels
+from cadenza.kernel.device.kinds import (
+    DeviceConfig,
+    FlashInferConfig,
+    NullConfig,
+    TorchConfig,
+    compiled_kernels,
+    gpu_ready,
+)
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.worker_link import WorkerLink
@@ -16,7 +23,7 @@ from cadenza.kvfs.errors import Invalid, Unsupported
 from cadenza.server.options import Progress, ServeOptions
 
 GIBIBYTE = 1 << 30
-DEFAULT_KV_GIB = 1.0                      # on a CPU
+DEFAULT_KV_GIB = 1.0                      # a GPU has more: --kv-gib
 MOST_DEFAULT_TOKENS = 262_144             # of KV, where that is less: a small model need not fill a gibibyte
 SMALL_WEIGHT_BYTES = 256 << 20            # up to here weights are computed with as float32: exact, and fast enough
 FRACTIONS = 1000                          # of a progress that comes as a fraction
@@ -42,8 +49,12 @@ def device_config(options: ServeOptions, directory: Path) -> DeviceConfig:
     if options.device == "null":
         return NullConfig(pages=options.pages or 4096, page_tokens=options.page_tokens, host_pages=STAGING_PAGES + 4096,
                           vocabulary_size=model.vocabulary_size, context_tokens=model.context_tokens)
-    if options.device not in ("auto", "cpu"):
-        raise Unsupported(f"device {options.device!r} is not supported by this build: choose auto, cpu or null")
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise Unsupported(f"there is no device {options.device!r}: choose auto, cpu, cuda or null")
+    if options.device == "cuda" or (options.device == "auto" and gpu_ready()):
+        dtype = "bfloat16" if options.dtype == "auto" else options.dtype
+        return FlashInferConfig(pages=choose_pages(options, model, dtype), directory=str(directory), dtype=dtype,
+                                host_pages=choose_host_pages(options, model, dtype), page_tokens=options.page_tokens)
     dtype = choose_dtype(options, directory, model)
     return TorchConfig(pages=choose_pages(options, model, dtype), host_pages=choose_host_pages(options, model, dtype),
                        directory=str(directory),

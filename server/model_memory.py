@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cadenza.kernel.device.kinds import TorchConfig
+from cadenza.kernel.device.kinds import FlashInferConfig, TorchConfig
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.facts import ModelReport
 from cadenza.server.devices import device_config
@@ -43,11 +43,11 @@ class ModelMemory:
 
 
 def model_memory(report: ModelReport, options: ServeOptions) -> ModelMemory:
-    """Of a sound model on the CPU. Embeddings that are the head as well are held twice, once in the layout of each.
+    """Of a sound model. Embeddings that are the head as well are held twice, once in the layout of each.
     Every layer keeps every token, with a window or without."""
     config = ModelConfig.from_directory(report.directory)
     device = device_config(options, report.directory)
-    assert isinstance(device, TorchConfig), "a model is served by such a device"
+    assert isinstance(device, TorchConfig | FlashInferConfig), "a model is served by such a device"
     embeddings = config.vocabulary_size * config.hidden
     maps = report.parameters - (0 if config.tied_embeddings else embeddings)
     value_bytes, embedding_bytes = VALUE_BYTES[device.dtype]

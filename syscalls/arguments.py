@@ -10,24 +10,27 @@ import numpy as np
 
 from cadenza.kernel.device.batch import (
     PROBE_ENTROPY,
+    PROBE_HIDDEN,
     PROBE_LOG_PROBABILITIES,
     PROBE_LOGITS,
     PROBE_TOP,
     Int32,
     UInt8,
 )
+from cadenza.kernel.device.penalties import OFF
 from cadenza.kernel.guide import State
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.limits import ARGUMENTS_BYTES, MESSAGE_BYTES, RANGE_TOKENS, TOOL_SECONDS, TOPIC_BYTES
 from cadenza.kernel.manifest import TOOL
-from cadenza.kernel.passes import Probe, Sampler
+from cadenza.kernel.passes import Probe
 from cadenza.kernel.process import Process
+from cadenza.kernel.sampler import Bias, Penalties, Sampler
 from cadenza.kernel.wasm.seams import Case
 from cadenza.kvfs.errors import Invalid, LimitExceeded
 from cadenza.kvfs.file import File
 
 PROBE_KINDS = {"top": PROBE_TOP, "log-probabilities": PROBE_LOG_PROBABILITIES, "entropy": PROBE_ENTROPY,
-               "logits": PROBE_LOGITS}
+               "logits": PROBE_LOGITS, "hidden": PROBE_HIDDEN}
 LARGEST = 2**31 - 1
 
 
@@ -45,7 +48,22 @@ def fetch_files(process: Process, record: Any) -> tuple[File, list[File]]:
 
 
 def fetch_sampler(record: Any) -> Sampler:
-    return Sampler(record.temperature, record.top_k, record.top_p, record.min_p, record.seed)
+    return Sampler(record.temperature, record.top_k, record.top_p, record.min_p, record.seed,
+                   fetch_bias(record.bias), fetch_penalties(record.penalties))
+
+
+def fetch_bias(records: Sequence[Any]) -> Bias | None:
+    if not records:
+        return None
+    values = np.array([record.value for record in records], np.float32)
+    return Bias(fetch_int32([record.token for record in records], "bias"), values)
+
+
+def fetch_penalties(record: Any) -> Penalties | None:
+    """None if they are off."""
+    if record is None or (record.repetition, record.frequency, record.presence) == OFF:
+        return None
+    return Penalties(record.repetition, record.frequency, record.presence, min(record.window, LARGEST))
 
 
 def fetch_mask(inference: Inference, record: Any) -> UInt8 | None:

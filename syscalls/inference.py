@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from cadenza.kernel.device.batch import PROBE_ENTROPY, PROBE_TOP, Float32, Int32
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.passes import Pass, ProbeAnswer
 from cadenza.kernel.process import Process
 from cadenza.kernel.runs import Progress, Run
+from cadenza.kernel.verification import Verdict, Verification
 from cadenza.kernel.wasm.seams import Case, quick
 from cadenza.syscalls.arguments import (
     PROBE_KINDS,
@@ -43,6 +46,7 @@ class Completion:
     probes: list[Case]
     computed_tokens: int
     reused_tokens: int
+    scores: list[float]
 
 
 class InferenceCalls:
@@ -60,13 +64,15 @@ class InferenceCalls:
             samples=[(s.row, fetch_sampler(s.sampler)) for s in request.samples],
             probes=[(p.row, fetch_probe(p.probe)) for p in request.probes],
             adapter=self._adapters.digest(process.owner, request.adapter),
+            scores_from=request.scores_from,
         ))
 
     @quick
     def take_pass(self, process: Process, handle: int) -> Completion:
         done = process.handles.get(handle, Pass).take()
         process.tokens += len(done.tokens)
-        return Completion(done.tokens, [answer_probe(p) for p in done.probes], done.computed_tokens, done.reused_tokens)
+        return Completion(done.tokens, [answer_probe(p) for p in done.probes], done.computed_tokens, done.reused_tokens,
+                          done.scores)
 
     def decode(self, process: Process, request: Any) -> int:
         process.handles.ensure_room()
@@ -96,6 +102,23 @@ class InferenceCalls:
         run = process.handles.get(handle, Run)
         run.stop()
         return settled(run)
+
+    def verify(self, process: Process, request: Any) -> int:
+        process.handles.ensure_room()
+        file, reads = fetch_files(process, request)
+        tokens = np.concatenate([[request.token], request.tokens])
+        return process.handles.add(self._inference.verify(
+            process, file, reads, fetch_int32(tokens, "tokens"), fetch_int32(request.parents, "parents").tolist(),
+            sampler=fetch_sampler(request.sampler),
+            mask=fetch_mask(self._inference, request.mask),
+            adapter=self._adapters.digest(process.owner, request.adapter),
+        ))
+
+    @quick
+    def take_verified(self, process: Process, handle: int) -> Verdict:
+        verdict = process.handles.get(handle, Verification).take()
+        process.tokens += len(verdict.tokens)
+        return verdict
 
 
 def answer_probe(answer: ProbeAnswer) -> Case:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM
 
@@ -118,6 +119,7 @@ class Row:
     host: Host
     forced: deque[int] = field(default_factory=deque)
     written: list[int] = field(default_factory=list)
+    words: DecodeStream = field(default_factory=lambda: DecodeStream(skip_special_tokens=False))
     ended: bool = False
     malformed: bool = False
 
@@ -149,7 +151,7 @@ class Stage:
         for likeliest in self._steps(ids, pads, rows):
             for row, token in zip(rows, likeliest, strict=True):
                 if not row.ended:
-                    self._said(row, token)
+                    self.say(row, token)
 
     def _steps(self, ids: Tensor, pads: Tensor, rows: Sequence[Row]) -> Iterator[list[int]]:
         """Feeds the prompts, then what the rows have written last; gives each row's likeliest next token."""
@@ -164,18 +166,24 @@ class Stage:
             done += ids.shape[1]
             ids = torch.tensor([row.written[-1:] for row in rows])
 
-    def _said(self, row: Row, likeliest: int) -> None:
+    def say(self, row: Row, likeliest: int) -> None:
+        """The row goes on: with what is to be written, else with this token."""
         if row.forced:
             row.written.append(row.forced.popleft())
             return
         row.written.append(likeliest)
         try:
-            inserted = row.host.hear(self.tokenizer.decode([likeliest], skip_special_tokens=False))
+            inserted = "".join(map(row.host.hear, self._pieces(row, likeliest)))
         except Malformed:
             row.malformed = row.ended = True
             return
         row.forced.extend(self.tokenizer.encode(inserted).ids if inserted else [])
         row.ended = row.host.finished or len(row.written) >= self.most_tokens
+
+    def _pieces(self, row: Row, token: int) -> list[str]:
+        """What the token says: nothing while a character is not complete; what never will be one stands by itself."""
+        piece: str | None = row.words.step(self.tokenizer, token)
+        return [] if piece is None else [part for part in re.split("(\ufffd+)", piece) if part]
 
     def text(self, row: Row) -> str:
         """All that was said and written after the prompt."""

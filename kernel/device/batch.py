@@ -15,8 +15,8 @@ holds while it lives; the device remembers the last token sampled on each lane, 
 anybody has seen it: input −1−l is "the last token sampled on lane l".
 
 Beside its pages a device has a *host tier*: memory that the kernel reads and writes too, in which host page h is the
-image of one page: K and V of all layers, then the positions (int32) of its slots. The order in a step: pages go out to
-the host tier, come in from it, are copied; then the rows are computed.
+image of one page: K and V of all layers, then the positions (int32) of its slots. The order in a step: tokens move from
+slot to slot, pages go out to the host tier, come in from it, are copied; then the rows are computed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ UInt8 = NDArray[np.uint8]
 UInt64 = NDArray[np.uint64]
 Float32 = NDArray[np.float32]
 
-PROBE_TOP, PROBE_LOG_PROBABILITIES, PROBE_ENTROPY, PROBE_LOGITS = range(4)
+PROBE_TOP, PROBE_LOG_PROBABILITIES, PROBE_ENTROPY, PROBE_LOGITS, PROBE_HIDDEN = range(5)
 
 
 def _int32(*shape: int) -> Int32:
@@ -45,9 +45,12 @@ def _int32(*shape: int) -> Int32:
 
 @dataclass(slots=True)
 class Batch:
-    """One step's work. T tokens, R rows, S segments, P page references, N samples, M masks, Q probes, C copies."""
+    """One step's work. T tokens, R rows, S segments, P page references, N samples, M masks, Q probes, C copies, B
+    biases, W scores."""
 
     step: int
+    # Before all else, and all at once: K, V and positions of single tokens, of a draft that was accepted.
+    moves: Int32 = field(default_factory=lambda: _int32(0, 2))                       # [·, 2] slot, slot
     # Whole pages, in this order, before the rows. Copies are how a fork becomes a file of its own.
     swap_outs: Int32 = field(default_factory=lambda: _int32(0, 2))                   # [·, 2] page, host page
     swap_ins: Int32 = field(default_factory=lambda: _int32(0, 2))                    # [·, 2] host page, page
@@ -88,6 +91,20 @@ class Batch:
     probe_counts: Int32 = field(default_factory=lambda: _int32(0))                   # [Q] k of top
     asked_starts: Int32 = field(default_factory=lambda: _int32(1))                   # [Q+1] into asked
     asked: Int32 = field(default_factory=lambda: _int32(0))                          # tokens of log_probabilities
+    # Biases and penalties: [0] or [0, 3] where no sample of the batch has one. A penalised sample is told its history,
+    # or, with none, has that of its lane: what was told last, and what was sampled on the lane since.
+    sample_biases: Int32 = field(default_factory=lambda: _int32(0))                  # [N] index into biases, or −1
+    bias_starts: Int32 = field(default_factory=lambda: _int32(1))                    # [B+1] into the two below
+    bias_tokens: Int32 = field(default_factory=lambda: _int32(0))
+    bias_values: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))    # added to logits
+    penalties: Float32 = field(default_factory=lambda: np.zeros((0, 3), np.float32))  # [N, 3] see penalties.py
+    windows: Int32 = field(default_factory=lambda: _int32(0))                        # [N] tokens of history; 0: all
+    told_starts: Int32 = field(default_factory=lambda: _int32(1))                    # [N+1] into told
+    told: Int32 = field(default_factory=lambda: _int32(0))                           # tokens, the latest last
+    forgotten: Int32 = field(default_factory=lambda: _int32(0))                      # lanes given back with a history
+    # Scores: how likely a token is after another.
+    score_tokens: Int32 = field(default_factory=lambda: _int32(0))                   # [W] index into tokens
+    score_targets: Int32 = field(default_factory=lambda: _int32(0))                  # [W] id
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Every array by its name, in a fixed order."""
@@ -99,7 +116,8 @@ class StepResult:
     """One step's answer. `error` is empty, or why the whole step failed; then the arrays are empty.
 
     A probe's values: top gives k log-probabilities and the tail mass (k ids in `probe_ids`); log_probabilities one
-    value per asked token; entropy one value (nats); logits V values, before temperature and mask.
+    value per asked token; entropy one value (nats); logits V values, before temperature and mask; hidden the state that
+    the logits are computed from, normed.
     """
 
     step: int
@@ -109,6 +127,7 @@ class StepResult:
     id_starts: Int32 = field(default_factory=lambda: _int32(1))                      # [Q+1] into probe_ids
     probe_ids: Int32 = field(default_factory=lambda: _int32(0))
     failed_rows: Int32 = field(default_factory=lambda: _int32(0))                    # whose adapters made no numbers
+    scores: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))         # [W] log-probabilities
     seconds: float = 0.0                                                             # what the step took on the device
     error: str = ""
 
@@ -128,6 +147,7 @@ class DeviceFacts:
     vocabulary_size: int
     context_tokens: int
     host_pages: int = 0       # pages of the host tier
+    hidden_size: int = 0      # numbers of a hidden state; 0: it shows none
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -95,7 +96,50 @@ def compiled_kernels(cache: str) -> Kernels | None:
         return None
 
 
-KINDS: dict[str, type[NullConfig] | type[TorchConfig]] = {kind.kind: kind for kind in (NullConfig, TorchConfig)}
+@dataclass(frozen=True, slots=True)
+class FlashInferConfig:
+    """A FlashInferDevice on the current CUDA GPU; the rest as of TorchConfig."""
+
+    kind: ClassVar[str] = "flashinfer"
+    pages: int
+    directory: str = ""
+    shape: dict[str, Any] | None = None
+    seed: int = 0
+    page_tokens: int = 16
+    dtype: str = "bfloat16"
+    host_pages: int = 0
+    graphs: bool = True
+
+    def build(self, progress: Progress) -> Device:
+        """Raises Unsupported, naming what is missing, where CUDA or flashinfer is."""
+        from cadenza.kernel.device.flashinfer.device import FlashInferDevice, gpu
+        from cadenza.kernel.model.config import ModelConfig
+
+        if self.dtype != "bfloat16":
+            raise Unsupported(f"a flashinfer device computes in bfloat16, not in {self.dtype}")
+        common: dict[str, Any] = {"pages": self.pages, "page_tokens": self.page_tokens, "host_pages": self.host_pages,
+                                  "hardware": gpu(graphs=self.graphs)}  # fmt: skip
+        if self.shape is not None:
+            return FlashInferDevice.random(ModelConfig.from_mapping(self.shape), seed=self.seed, **common)
+
+        def weights(done_bytes: int, total_bytes: int) -> None:
+            progress("loading weights", done_bytes / max(total_bytes, 1))
+
+        return FlashInferDevice(Path(self.directory), progress=weights, **common)
+
+
+KINDS: dict[str, type[NullConfig] | type[TorchConfig] | type[FlashInferConfig]] = {
+    kind.kind: kind for kind in (NullConfig, TorchConfig, FlashInferConfig)
+}
+
+
+def gpu_ready() -> bool:
+    """Whether a FlashInferDevice could be built here. Imports torch, which takes seconds, only where flashinfer is."""
+    if find_spec("flashinfer") is None:
+        return False
+    from cadenza.kernel.device.flashinfer.kernels import missing
+
+    return not missing()
 
 
 def to_json(config: DeviceConfig) -> str:

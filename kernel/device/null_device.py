@@ -10,6 +10,7 @@ import numpy as np
 
 from cadenza.kernel.device.batch import (
     PROBE_ENTROPY,
+    PROBE_HIDDEN,
     PROBE_LOG_PROBABILITIES,
     PROBE_TOP,
     Batch,
@@ -21,6 +22,8 @@ from cadenza.kernel.device.batch import (
     UInt64,
 )
 from cadenza.kernel.limits import LANES
+
+HIDDEN_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class NullDevice:
     """Keeps the seam's promises without K and V: lanes remember, masks bind, probes have their shapes.
 
     Without a script a token follows from the token and position before it, and, above temperature 0, from the seed and
-    the number of its draw; so outcomes do not depend on lanes, batches or timing. Probes see equally likely tokens.
+    the number of its draw; so outcomes do not depend on lanes, batches or timing. Probes and scores see equally likely
+    tokens, and hidden states of zeros. Biases and penalties change nothing.
     `sleep`: a step takes the scripted time; else it only says so in `seconds`.
     """
 
@@ -88,6 +92,7 @@ class NullDevice:
             vocabulary_size=vocabulary_size,
             context_tokens=context_tokens,
             host_pages=host_pages,
+            hidden_size=HIDDEN_SIZE,
         )
         self._cost = cost or CostModel()
         self._script = script
@@ -106,6 +111,7 @@ class NullDevice:
         result = StepResult(batch.step, tokens=sampled, seconds=self._cost.seconds(batch))
         if len(batch.probe_kinds):
             self._probe(batch, result)
+        result.scores = np.full(len(batch.score_tokens), -np.log(self.facts.vocabulary_size), np.float32)
         if self._sleep and result.seconds:
             time.sleep(result.seconds)
         return result
@@ -146,7 +152,7 @@ class NullDevice:
             return np.full(batch.asked_starts[number + 1] - batch.asked_starts[number], each, np.float32), none
         if kind == PROBE_ENTROPY:
             return np.array([-each], np.float32), none
-        return np.zeros(size, np.float32), none
+        return np.zeros(HIDDEN_SIZE if kind == PROBE_HIDDEN else size, np.float32), none
 
 
 def _follow(batch: Batch, tokens: Int32, positions: Int32, vocabulary_size: int) -> Int32:

@@ -38,6 +38,12 @@ class PagedKv:
             positions = self._page_positions()
             positions[targets] = positions[sources]
 
+    def move(self, moves: Int32) -> None:
+        """Tokens from slot to slot, `moves` [·, 2] of (from, to), all at once."""
+        sources, targets = moves.astype(np.int64).T.copy()
+        self._slots[:, :, :, torch.from_numpy(targets)] = self._slots[:, :, :, torch.from_numpy(sources)]
+        self.positions[targets] = self.positions[sources]
+
     @property
     def image_bytes(self) -> int:
         """Of a page: K and V of all layers in the order of this file, without pages, then the positions."""

@@ -1,4 +1,4 @@
-"""What probes tell of a position: always of the raw logits, before temperature and mask."""
+"""What probes tell of a position: always of the raw logits, before temperature and mask, or of what they come from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cadenza.kernel.device.batch import (
     PROBE_ENTROPY,
+    PROBE_HIDDEN,
     PROBE_LOG_PROBABILITIES,
     PROBE_LOGITS,
     PROBE_TOP,
@@ -49,9 +50,11 @@ def entropy(logits: Float32) -> float:
     return float(-(np.exp(logarithms) * logarithms).sum())
 
 
-def probe(batch: Batch, logits: Float32, rows: Int64, result: StepResult) -> None:
-    """Writes the batch's probes into `result`. `logits` [·, V] and `rows` [Q]: which of them each probe sees."""
-    answers = [_answer(batch, number, logits[row]) for number, row in enumerate(rows.tolist())]
+def probe(batch: Batch, logits: Float32, hidden: Float32, rows: Int64, result: StepResult) -> None:
+    """Writes the batch's probes into `result`. `logits` [·, V], of those that look at `hidden` [·, hidden]; `rows` [Q]:
+    which of either each probe sees."""
+    seen = [hidden if kind == PROBE_HIDDEN else logits for kind in batch.probe_kinds.tolist()]
+    answers = [_answer(batch, number, seen[number][row]) for number, row in enumerate(rows.tolist())]
     values, ids = [values for values, _ in answers], [ids for _, ids in answers]
     result.probe_values = np.concatenate(values) if values else result.probe_values
     result.probe_ids = np.concatenate(ids) if ids else result.probe_ids
@@ -72,5 +75,5 @@ def _answer(batch: Batch, number: int, logits: Float32) -> tuple[Float32, Int32]
         return log_probabilities(logits)[asked].astype(np.float32), NO_IDS
     if kind == PROBE_ENTROPY:
         return np.array([entropy(logits)], np.float32), NO_IDS
-    assert kind == PROBE_LOGITS, kind
+    assert kind in (PROBE_LOGITS, PROBE_HIDDEN), kind
     return logits.copy(), NO_IDS

@@ -1,6 +1,7 @@
 """From logits to a token. What is drawn depends on the logits, the sampler, its seed and its draw, on nothing else.
 
-    mask → top-k → top-p of what is left → min-p → softmax at the temperature → inverse of the distribution function
+    bias → penalties → mask → top-k → top-p of what is left → min-p → softmax at the temperature → inverse of the
+    distribution function
 
 A filter keeps every logit from some least one on, so tokens that are equally likely stay or go together. The
 distribution function runs over the kept tokens in the order of their ids: no sort is needed to draw, and a small
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadenza.kernel.device.batch import Batch, Float32, Int32, Int64, UInt8, UInt64
+from cadenza.kernel.device.penalties import Histories, History
 
 Float64 = NDArray[np.float64]
 
@@ -108,15 +110,31 @@ def draw(
     return index if kept is None else int(kept[index])
 
 
-def sample(batch: Batch, logits: Float32, rows: Int64) -> Int32:
-    """The batch's samples [N]. `logits` [·, V] and `rows` [N]: which of them each sample draws from."""
+def sample(batch: Batch, logits: Float32, rows: Int64, histories: Histories) -> Int32:
+    """The batch's samples [N]. `logits` [·, V] and `rows` [N]: which of them each sample draws from.
+    What lanes have forgotten is forgotten before."""
     numbers = uniforms(batch.seeds, batch.draws)
     tokens = np.empty(len(rows), np.int32)
     for n, row in enumerate(rows.tolist()):
-        mask = int(batch.sample_masks[n])
-        seen = logits[row] if mask < 0 else masked(logits[row], batch.masks[mask])
+        history = histories.of(batch, n)
         tokens[n] = draw(
-            seen, float(batch.temperature[n]), int(batch.top_k[n]), float(batch.top_p[n]), float(batch.min_p[n]),
-            float(numbers[n]),
+            _changed(batch, n, logits[row], history), float(batch.temperature[n]), int(batch.top_k[n]),
+            float(batch.top_p[n]), float(batch.min_p[n]), float(numbers[n]),
         )
+        if history is not None:
+            history.append(int(tokens[n]))
     return tokens
+
+
+def _changed(batch: Batch, sample: int, logits: Float32, history: History | None) -> Float32:
+    """`logits` [V] as that sample sees them."""
+    bias = int(batch.sample_biases[sample]) if len(batch.sample_biases) else -1
+    if bias >= 0 or history is not None:
+        logits = logits.copy()
+    if bias >= 0:
+        named = slice(*batch.bias_starts[bias : bias + 2].tolist())
+        logits[batch.bias_tokens[named]] += batch.bias_values[named]
+    if history is not None:
+        history.penalise(logits, *batch.penalties[sample].tolist())
+    mask = int(batch.sample_masks[sample])
+    return logits if mask < 0 else masked(logits, batch.masks[mask])

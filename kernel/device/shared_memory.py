@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 
 from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult, UInt8
 from cadenza.kernel.limits import (
+    LANES,
     MOST_RUN_AHEAD_STEPS,
     PASS_PROBE_VALUES,
     PASS_PROBES,
     PASS_READS,
     PASS_SAMPLES,
+    PASS_TOLD_TOKENS,
     STEP_ROWS,
     STEP_TOKENS,
     VISIBLE_RANGES,
@@ -63,13 +65,16 @@ class Capacity:
         asked = PASS_SAMPLES + PASS_PROBES + PASS_READS
         batch = (
             64 * (STEP_TOKENS + 2 * STEP_ROWS + asked)
+            + 16 * PASS_SAMPLES
+            + 8 * PASS_TOLD_TOKENS
+            + 4 * LANES
             + 4 * (STEP_ROWS * row_pages + PASS_READS)
             + 12 * (STEP_ROWS + VISIBLE_RANGES)
             + STEP_ROWS * -(-facts.vocabulary_size // 8)
             + 4 * PASS_PROBE_VALUES
             + 16 * (facts.pages + facts.host_pages)
         )
-        result = 64 * (STEP_ROWS + asked) + 8 * PASS_PROBE_VALUES
+        result = 64 * (STEP_ROWS + asked) + 8 * PASS_PROBE_VALUES + 4 * STEP_TOKENS
         return cls(_aligned(batch, mmap.PAGESIZE), _aligned(result + ERROR_BYTES, mmap.PAGESIZE))
 
     @property

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from cadenza.kernel.device.attention import PagedAttention
-from cadenza.kernel.device.batch import Batch, DeviceFacts, Float32, Int32, Int64, StepResult, UInt8
+from cadenza.kernel.device.batch import PROBE_HIDDEN, Batch, DeviceFacts, Float32, Int32, Int64, StepResult, UInt8
 from cadenza.kernel.device.native_attention import NativeAttention
 from cadenza.kernel.device.paged_kv import PagedKv
+from cadenza.kernel.device.penalties import Histories
 from cadenza.kernel.device.probing import probe
 from cadenza.kernel.device.sampling import sample
 from cadenza.kernel.limits import LANES
@@ -31,6 +32,7 @@ from cadenza.kernel.native.library_unsafe import Kernels
 from cadenza.kvfs.errors import Internal
 
 NO_SLOTS = np.zeros(0, np.int32)
+SCORED_ROWS = 64                         # whose logits are held at once: bounds them
 
 # A model directory, or a configuration with tensors by their names in such a directory.
 Model = Path | tuple[ModelConfig, Mapping[str, Tensor]]
@@ -58,13 +60,14 @@ class TorchDevice:
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        config, weights = _opened(model, progress)
+        config, weights = opened(model, progress)
         operations = _operations(dtype, config, kernels)
         with torch.inference_mode():
             self._decoder = Decoder(config, weights, operations)
             self._kv = PagedKv(config, pages, page_tokens, operations.held)
         self._operations = operations
         self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
+        self._histories = Histories()
         self._closed = False
         self.facts = DeviceFacts(
             name=f"{_name(operations)} {dtype}, {torch.get_num_threads()} threads",
@@ -74,6 +77,7 @@ class TorchDevice:
             vocabulary_size=config.vocabulary_size,
             context_tokens=config.context_tokens,
             host_pages=host_pages,
+            hidden_size=config.hidden,
         )
         self._host = torch.zeros(0, self.facts.page_bytes, dtype=torch.uint8)
 
@@ -106,8 +110,9 @@ class TorchDevice:
         """
         started = perf_counter()
         assert not self._closed, "a step after close"
-        self._check(batch)
+        self.check(batch, self.facts, len(self._host))
         result = StepResult(batch.step)
+        self._histories.forget(batch.forgotten)
         with torch.inference_mode():
             self._move(batch)
             if len(batch.tokens):
@@ -133,6 +138,8 @@ class TorchDevice:
 
     def _move(self, batch: Batch) -> None:
         """Runs of neighbouring host pages go together."""
+        if len(batch.moves):
+            self._kv.move(batch.moves)
         for page, host in _runs(batch.swap_outs, 1):
             self._kv.save(page, self._host[host[0] : host[-1] + 1])
         for host, page in _runs(batch.swap_ins, 0):
@@ -175,35 +182,58 @@ class TorchDevice:
         rows = np.unique(np.searchsorted(batch.row_starts, broken, side="right") - 1)
         if not len(batch.adapters) or bool((batch.adapters[rows] == NONE).any()):
             self._kv.erase(torch.from_numpy(batch.slots.astype(np.int64)))
-            raise _not_finite(batch.step)
+            raise not_finite(batch.step)
         theirs = np.isin(np.repeat(np.arange(len(batch.adapters)), np.diff(batch.row_starts)), rows)      # [T]
         self._kv.erase(torch.from_numpy(batch.slots[theirs].astype(np.int64)))
         numbers[torch.from_numpy(theirs[tokens])] = 0.0
         result.failed_rows = np.union1d(result.failed_rows, rows).astype(np.int32)
 
     def _answer(self, batch: Batch, hidden: Tensor, slots: Int32, result: StepResult) -> None:
-        """The head is computed only for tokens that a sampler or a probe looks at, once each."""
-        asked, rows = np.unique(np.concatenate((batch.sample_tokens, batch.probe_tokens)), return_inverse=True)
-        if not len(asked):
+        """The head is computed only for tokens that a sampler or a probe looks at, once each, and for scores."""
+        if len(batch.score_tokens):
+            result.scores = self._scores(batch, hidden, slots, result)
+        if not len(batch.sample_tokens) and not len(batch.probe_tokens):
             return
-        self._decoder.adapters.choose(slots[asked] if len(slots) else NO_SLOTS)
-        logits = self._logits(batch, hidden[torch.from_numpy(asked.astype(np.int64))], asked, result)
-        samples: Int64 = rows[: len(batch.sample_tokens)]
-        probe(batch, logits, rows[len(samples) :], result)
-        result.tokens = sample(batch, logits, samples)
+        shown = batch.probe_kinds == PROBE_HIDDEN
+        looked_at = np.concatenate((batch.sample_tokens, batch.probe_tokens[~shown]))
+        asked, rows = np.unique(looked_at, return_inverse=True)
+        logits: Float32 = self._logits(batch, hidden, asked, slots, result).numpy()
+        if len(shown):
+            seen = np.empty(len(shown), np.int64)
+            seen[~shown], seen[shown] = rows[len(batch.sample_tokens) :], np.arange(shown.sum())
+            probe(batch, logits, self._states(hidden, batch.probe_tokens[shown]), seen, result)
+        result.tokens = sample(batch, logits, rows[: len(batch.sample_tokens)], self._histories)
         remembered = batch.sample_lanes >= 0
         self._lanes[batch.sample_lanes[remembered]] = result.tokens[remembered]
 
-    def _logits(self, batch: Batch, hidden: Tensor, asked: Int32, result: StepResult) -> Float32:
-        logits = self._decoder.logits(hidden)
+    def _logits(self, batch: Batch, hidden: Tensor, asked: Int32, slots: Int32, result: StepResult) -> Tensor:
+        """float32 [N, V] of the tokens `asked` [N]."""
+        if not len(asked):
+            return torch.zeros(0, self.facts.vocabulary_size)
+        self._decoder.adapters.choose(slots[asked] if len(slots) else NO_SLOTS)
+        logits = self._decoder.logits(hidden[torch.from_numpy(asked.astype(np.int64))])
         if not torch.isfinite(torch.stack(torch.aminmax(logits))).all():
             self._spare(batch, logits, asked.astype(np.int64), result)
-        numbers: Float32 = logits.numpy()
-        return numbers
+        return logits
 
-    def _check(self, batch: Batch) -> None:
+    def _states(self, hidden: Tensor, asked: Int32) -> Float32:
+        """Normed, float32 [N, hidden]."""
+        states: Float32 = self._decoder.normed(hidden[torch.from_numpy(asked.astype(np.int64))]).float().numpy()
+        return states
+
+    def _scores(self, batch: Batch, hidden: Tensor, slots: Int32, result: StepResult) -> Float32:
+        scores = np.empty(len(batch.score_tokens), np.float32)
+        for first in range(0, len(scores), SCORED_ROWS):
+            block = slice(first, first + SCORED_ROWS)
+            logits = self._logits(batch, hidden, batch.score_tokens[block], slots, result)
+            targets = torch.from_numpy(batch.score_targets[block].astype(np.int64))
+            scores[block] = (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)).numpy()
+        return scores
+
+    @staticmethod
+    def check(batch: Batch, facts: DeviceFacts, host_pages: int) -> None:
         """Batches are made by the kernel: a fault here is ours."""
-        facts, tokens, rows = self.facts, len(batch.tokens), len(batch.row_starts) - 1
+        tokens, rows = len(batch.tokens), len(batch.row_starts) - 1
         slots = facts.pages * facts.page_tokens
         assert len(batch.positions) == len(batch.slots) == tokens == batch.row_starts[-1], "one of each a token"
         assert len(batch.adapters) in (0, rows), "one adapter a row, or none at all"
@@ -212,14 +242,18 @@ class TorchDevice:
         assert _within(batch.tokens, -LANES, facts.vocabulary_size), "a token or lane that does not exist"
         assert _within(batch.slots, 0, slots), "a slot outside the pool"
         assert _within(batch.pages, 0, facts.pages), "a page outside the pool"
+        assert _within(batch.moves, 0, slots), "a token moves from or to where no slot is"
         assert _within(batch.swap_outs[:, 0], 0, facts.pages), "a page outside the pool goes out"
-        assert _within(batch.swap_outs[:, 1], 0, len(self._host)), "a page goes out to where no host page is"
-        assert _within(batch.swap_ins[:, 0], 0, len(self._host)), "a page comes in from where no host page is"
+        assert _within(batch.swap_outs[:, 1], 0, host_pages), "a page goes out to where no host page is"
+        assert _within(batch.swap_ins[:, 0], 0, host_pages), "a page comes in from where no host page is"
         assert _within(batch.swap_ins[:, 1], 0, facts.pages), "a page comes in outside the pool"
         assert _within(batch.copies, 0, facts.pages), "a copy of a page outside the pool"
         assert _within(batch.sample_tokens, 0, tokens), "a sample of a token that the batch has not"
         assert _within(batch.probe_tokens, 0, tokens), "a probe of a token that the batch has not"
         assert _within(batch.asked, 0, facts.vocabulary_size), "a probe of a token that does not exist"
+        assert _within(batch.score_tokens, 0, tokens), "a score of a token that the batch has not"
+        for named in (batch.score_targets, batch.bias_tokens, batch.told):
+            assert _within(named, 0, facts.vocabulary_size), "a token that does not exist"
 
 
 def _runs(moves: Int32, along: int) -> list[tuple[Int32, Int32]]:
@@ -234,7 +268,7 @@ def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int
     return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
 
 
-def _not_finite(step: int) -> Internal:
+def not_finite(step: int) -> Internal:
     return Internal(f"step {step}: the model computed numbers that are not finite; are its weights damaged?")
 
 
@@ -250,7 +284,7 @@ def _name(operations: Operations) -> str:
     return f"compiled {operations.kernels.instructions}" if isinstance(operations, NativeOperations) else "torch cpu"
 
 
-def _opened(model: Model, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:
+def opened(model: Model, progress: Progress) -> tuple[ModelConfig, Mapping[str, Tensor]]:
     if isinstance(model, Path):
         config = ModelConfig.from_directory(model)
         return config, StoredWeights(model, config, progress)

@@ -81,6 +81,10 @@ class Decoder:
         assert added is not None, "a decoder has layers"
         return x + added
 
+    def normed(self, hidden: Tensor) -> Tensor:
+        """What the head sees of hidden states [N, hidden]."""
+        return self._norm(hidden)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 [N, V] of hidden states [N, hidden]."""
         logits, cap = self._head(self._norm(hidden)).float(), self.config.logit_cap

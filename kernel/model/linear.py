@@ -79,7 +79,9 @@ def packs() -> bool:
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """`weight` [out, in], `bias` [out]: on the CPU, both of one type."""
+    """`weight` [out, in], `bias` [out]: both of one type. Only a CPU's are packed."""
+    if weight.device.type != "cpu":
+        return PlainLinear(weight, bias)
     if weight.dtype == torch.bfloat16 and not multiplies_bfloat16():
         return WideLinear(weight, bias)
     return PackedLinear(weight, bias) if packs() else PlainLinear(weight, bias)

@@ -36,6 +36,7 @@ class Adapters:
 
     def __init__(self) -> None:
         self.groups: list[tuple[Tensor, Maps]] = []          # of the rows at hand: their numbers, and what is added
+        self.device = torch.device("cpu")                    # of the rows
         self._slots: dict[int, Maps] = {}
 
     def put(self, slot: int, maps: Maps) -> None:
@@ -48,7 +49,7 @@ class Adapters:
         """The slot of each row of what is computed next, NONE for none; of no row at all if it is empty."""
         self.groups = []
         if len(slots):
-            self.groups = [(torch.from_numpy(np.flatnonzero(slots == slot)), self._slots[slot])
+            self.groups = [(torch.from_numpy(np.flatnonzero(slots == slot)).to(self.device), self._slots[slot])
                            for slot in np.unique(slots).tolist() if slot != NONE]
 
     def over(self, base: Linear, widths: Mapping[str, int]) -> Linear:
@@ -75,8 +76,8 @@ class AdaptedLinear:
         return y
 
 
-def read_maps(adapter: StoredAdapter, dtype: torch.dtype) -> Maps:
-    """Reads the tensors and packs them; blocks. Raises Invalid for what is damaged or not finite."""
+def read_maps(adapter: StoredAdapter, dtype: torch.dtype, device: torch.device | str = "cpu") -> Maps:
+    """Reads the tensors onto `device` and packs them; blocks. Raises Invalid for what is damaged or not finite."""
     maps: Maps = {}
     try:
         with torch.inference_mode(), safe_open(str(adapter.file), framework="pt", device="cpu") as opened:
@@ -84,7 +85,7 @@ def read_maps(adapter: StoredAdapter, dtype: torch.dtype) -> Maps:
                 down, up = (opened.get_tensor(f"base_model.model.{name}.lora_{side}.weight").float() for side in "AB")
                 if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
                     raise Invalid(f"the adapter's numbers for {name} are not finite", "weights")
-                maps[name] = LowRank(linear(down.to(dtype)), linear((up * adapter.scale).to(dtype)))
+                maps[name] = LowRank(linear(down.to(device, dtype)), linear((up * adapter.scale).to(device, dtype)))
     except (SafetensorError, OSError) as fault:
         raise Invalid(f"{adapter.file}: {fault}", "weights") from None
     return maps

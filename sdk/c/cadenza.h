@@ -37,19 +37,24 @@ typedef struct {
   struct { const cadenza_range *at; size_t count; } interjected;
 } cadenza_progress;
 
-typedef struct { float temperature; uint32_t top_k; float top_p, min_p; uint64_t seed; } cadenza_sampler;
+typedef struct { cadenza_token token; float value; } cadenza_bias;
+typedef struct {
+  float temperature; uint32_t top_k; float top_p, min_p; uint64_t seed;
+  struct { const cadenza_bias *at; size_t count; } bias;
+  struct { bool present; float repetition, frequency, presence; uint32_t window; } penalties;
+} cadenza_sampler;
 typedef struct { bool present; cadenza_tokens tokens; bool allowed; } cadenza_mask;   /* option<logit-mask> */
 typedef struct { bool present; cadenza_text text; } cadenza_name;                       /* option<string> */
 typedef struct { uint32_t row, first, count; } cadenza_visible;
 typedef struct { uint32_t row; cadenza_sampler sampler; } cadenza_sample;
-enum cadenza_probe_kind { CADENZA_TOP, CADENZA_LOG_PROBABILITIES, CADENZA_ENTROPY, CADENZA_LOGITS };
+enum cadenza_probe_kind { CADENZA_TOP, CADENZA_LOG_PROBABILITIES, CADENZA_ENTROPY, CADENZA_LOGITS, CADENZA_HIDDEN };
 typedef struct { uint32_t row; uint8_t kind; union { uint32_t top; cadenza_tokens of; }; } cadenza_probe;
 typedef struct { const float *at; size_t count; } cadenza_numbers;
 typedef struct {
   uint8_t kind;
   union {
     struct { cadenza_tokens tokens; cadenza_numbers log_probabilities; float tail; } top;
-    cadenza_numbers numbers;                                             /* log-probabilities, logits */
+    cadenza_numbers numbers;                                             /* log-probabilities, logits, hidden */
     float entropy;
   };
 } cadenza_probe_answer;
@@ -62,11 +67,13 @@ typedef struct {                                                         /* reco
   struct { const cadenza_sample *at; size_t count; } samples;
   struct { const cadenza_probe *at; size_t count; } probes;
   cadenza_name adapter;
+  struct { bool present; uint32_t row; } scores_from;
 } cadenza_pass;
 typedef struct {
   cadenza_tokens tokens;
   struct { const cadenza_probe_answer *at; size_t count; } probes;
   uint32_t computed_tokens, reused_tokens;
+  cadenza_numbers scores;
 } cadenza_completion;
 
 typedef struct { cadenza_token token; uint32_t state; } cadenza_move;
@@ -160,9 +167,9 @@ CADENZA_IMPORT("tools", "request") void cadenza_request(                        
     const char *body, size_t size, uint32_t has_timeout, uint64_t timeout_ns, cadenza_result *answer);
 CADENZA_IMPORT("tools", "take-response") void cadenza_take_response(cadenza_handle call, cadenza_result *answer);
 
-_Static_assert(sizeof(cadenza_result) == 32 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
-_Static_assert(sizeof(cadenza_pass) == 80 && sizeof(cadenza_run) == 120 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");
-_Static_assert(sizeof(cadenza_sample) == 32 && sizeof(cadenza_probe) == 16 && sizeof(cadenza_probe_answer) == 24,
+_Static_assert(sizeof(cadenza_result) == 36 && sizeof(cadenza_error) == 12, "the canonical ABI's layout");
+_Static_assert(sizeof(cadenza_pass) == 88 && sizeof(cadenza_run) == 152 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");
+_Static_assert(sizeof(cadenza_sample) == 64 && sizeof(cadenza_probe) == 16 && sizeof(cadenza_probe_answer) == 24,
                "the canonical ABI's layout");
 
 /* --- the heap --- */

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cadenza.kernel.batcher import BatchPolicy
+from cadenza.kernel.breadth import PLAIN, STEP_BREADTH, Breadth
 from cadenza.kernel.ledger import Ledger
-from cadenza.kernel.passes import PLAIN, STEP_BREADTH, Breadth
 
 
 class FakeWork:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cadenza.kernel.batcher import KNOCKS, WorkConserving
+from cadenza.kernel.breadth import PASS_READS, PLAIN
 from cadenza.kernel.limits import AGING_SECONDS
-from cadenza.kernel.passes import PASS_READS, PLAIN
 
 from .fake_work import FakeEngine, FakeWork, tokens
 

@@ -144,3 +144,9 @@ def test_a_device_without_saturation_makes_steps_three_times_as_long() -> None:
     costs = fitted([(1, 0.01), (16, 0.0115), (256, 0.0355)], 1e-4)
     assert costs.saturation <= 2
     assert costs.beside_decodes == pytest.approx(201, abs=3)
+
+
+def test_two_steps_are_enough_where_the_second_was_already_long() -> None:
+    costs = fitted([(16, 0.26), (1, 0.11)], 1e-4)
+    assert (costs.fixed, costs.per_token) == (0.11, pytest.approx(0.01))
+    assert costs.forward(16) == pytest.approx(0.26)

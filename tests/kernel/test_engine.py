@@ -16,9 +16,10 @@ from cadenza.kernel.engine import Engine
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.limits import ProcessLimits
 from cadenza.kernel.pager import Pager
-from cadenza.kernel.passes import Pass, Sampler
+from cadenza.kernel.passes import Pass
 from cadenza.kernel.process import Process
 from cadenza.kernel.runs import Run
+from cadenza.kernel.sampler import Sampler
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import Busy, DeviceLost, Internal, Invalid, LimitExceeded, NoPages, NotReady, TooLong
 from cadenza.kvfs.file import File

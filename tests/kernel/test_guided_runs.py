@@ -11,8 +11,8 @@ import pytest
 
 from cadenza.kernel.guide import Guide, State
 from cadenza.kernel.inference import Inference
-from cadenza.kernel.passes import Sampler
 from cadenza.kernel.runs import Run
+from cadenza.kernel.sampler import Sampler
 from cadenza.kernel.virtual_clock import simulate
 from cadenza.kvfs.errors import Closed, Invalid, LimitExceeded, TooLong
 from tests.kernel.test_engine import NONE
@@ -101,10 +101,13 @@ class Told:
                 continue
             seen = [*self.prompt, *self.tokens[:at]]
             drawn = next_token(seen, len(seen) - 1 if self.sampler.temperature else 0)
-            assert self.tokens[at] == allowed_from(drawn, self.automaton.allowed[state])
+            assert self.tokens[at] == allowed_from(drawn, self.allowed(state, seen))
             after = self.automaton.moves[state].get(self.tokens[at], self.automaton.otherwise[state])
             state = state if after is None else after
             at += 1
+
+    def allowed(self, state: int, seen: list[int]) -> np.ndarray:
+        return self.automaton.allowed[state]
 
 
 @pytest.mark.parametrize("run_ahead", [1, 2, 3, 5])

@@ -20,8 +20,8 @@ from cadenza.kernel.limits import ProcessLimits
 from cadenza.kernel.memory.foresight import Foresight
 from cadenza.kernel.memory.named import POLICIES, memory_policy
 from cadenza.kernel.pager import Pager
-from cadenza.kernel.passes import Sampler
 from cadenza.kernel.process import Process
+from cadenza.kernel.sampler import Sampler
 from cadenza.kernel.virtual_clock import simulate
 from cadenza.kernel.waits import Intent
 from cadenza.kvfs.directory import FileSystem

@@ -11,8 +11,8 @@ import random
 import numpy as np
 import pytest
 
-from cadenza.kernel.passes import Sampler
 from cadenza.kernel.process import Process
+from cadenza.kernel.sampler import Sampler
 from cadenza.kernel.virtual_clock import simulate
 from cadenza.kvfs.file import File
 from tests.kernel.test_engine import NO_RANGES, NONE, unhurried

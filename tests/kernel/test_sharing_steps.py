@@ -16,9 +16,10 @@ from cadenza.kernel.engine import Engine
 from cadenza.kernel.inference import Inference
 from cadenza.kernel.limits import STEP_ROWS, STEP_TOKENS, ProcessLimits
 from cadenza.kernel.pager import Pager
-from cadenza.kernel.passes import Pass, Sampler, Work
+from cadenza.kernel.passes import Pass, Work
 from cadenza.kernel.process import Process
 from cadenza.kernel.runs import Run
+from cadenza.kernel.sampler import Sampler
 from cadenza.kernel.virtual_clock import simulate
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.pool import PagePool

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cadenza.kernel.limits import TRACE_GAP_SECONDS, TRACE_RECORDS, TRACE_TEXT_BYTES, TRACE_TRACK_BYTES
-from cadenza.kernel.passes import Sampler
 from cadenza.kernel.process import Process
 from cadenza.kernel.runs import Run
+from cadenza.kernel.sampler import Sampler
 from cadenza.kernel.trace import Trace, TraceRecord, cut
 from cadenza.kernel.virtual_clock import simulate
 from cadenza.kvfs.file import File

@@ -27,13 +27,15 @@ def allowed_from(token: int, allowed: np.ndarray) -> int:
 
 
 class ToyDevice:
-    """The image of a page is its tokens, 8 bytes each. A hidden token is not seen; a shift is."""
+    """The image of a page is its tokens, 8 bytes each. A hidden token is not seen; a shift is. What is penalised is
+    never said."""
 
     def __init__(self, pages: int = 64, page_tokens: int = 4, context_tokens: int = 512, host_pages: int = 0) -> None:
         self.facts = DeviceFacts("toy", pages, page_tokens, 8 * page_tokens, VOCABULARY, context_tokens, host_pages)
         self.host = np.zeros((host_pages, 8 * page_tokens), np.uint8)
         self.held = np.full((pages, page_tokens), -1, np.int64)
         self.lanes: dict[int, int] = {}
+        self.said: dict[int, list[int]] = {}
         self.batches: list[Batch] = []
 
     def attach(self, host: np.ndarray) -> None:
@@ -41,6 +43,8 @@ class ToyDevice:
 
     def step(self, batch: Batch) -> StepResult:
         self.batches.append(batch)
+        flat = self.held.reshape(-1)
+        flat[batch.moves[:, 1]] = flat[batch.moves[:, 0]]
         for page, host in batch.swap_outs.tolist():
             self.host[host] = self.held[page].view(np.uint8)
         for host, page in batch.swap_ins.tolist():
@@ -53,25 +57,45 @@ class ToyDevice:
         for n, token in enumerate(batch.sample_tokens.tolist()):
             seen = self.seen(batch, token)
             drawn = next_token(seen, int(batch.draws[n]) if batch.temperature[n] > 0 else 0)
+            allowed = np.ones(VOCABULARY, np.uint8)
             if batch.sample_masks[n] >= 0:
-                drawn = allowed_from(drawn, np.unpackbits(batch.masks[batch.sample_masks[n]], bitorder="little"))
-            sampled.append(drawn)
+                allowed = np.unpackbits(batch.masks[batch.sample_masks[n]], count=VOCABULARY, bitorder="little")
+            if len(batch.penalties) and batch.penalties[n].tolist() != [1, 0, 0]:
+                allowed[self.history(batch, n, seen)] = 0
+            sampled.append(allowed_from(drawn, allowed))
+        for lane in batch.forgotten.tolist():
+            self.said.pop(lane, None)
         for lane, token in zip(batch.sample_lanes.tolist(), sampled, strict=True):
             if lane >= 0:
                 self.lanes[lane] = token
+                self.said.setdefault(lane, []).append(token)
         return StepResult(batch.step, np.array(sampled, np.int32))
 
+    def history(self, batch: Batch, sample: int, seen: list[int]) -> list[int]:
+        """What a penalised sample was told, or its lane has; it is what the row sees."""
+        lane, told = int(batch.sample_lanes[sample]), batch.told[slice(*batch.told_starts[sample : sample + 2])]
+        if len(told):
+            self.said[lane] = told.tolist()
+        history = self.said[lane][-int(batch.windows[sample]):]
+        assert history == [token % VOCABULARY for token in seen][-int(batch.windows[sample]):]
+        return history
+
     def seen(self, batch: Batch, token: int) -> list[int]:
-        """What the row of input `token` has before it, and the token itself."""
+        """What the row of input `token` has before it and sees, and the token itself."""
         row = int(np.searchsorted(batch.row_starts, token, side="right")) - 1
         seen: list[int] = []
+        offsets: list[int] = []
         for segment in range(batch.segment_starts[row], batch.segment_starts[row + 1]):
             pages = batch.pages[batch.page_starts[segment]:batch.page_starts[segment + 1]]
             first, shift = int(batch.segment_skips[segment]), int(batch.segment_shifts[segment])
             part = self.held[pages].reshape(-1)[first : first + batch.segment_tokens[segment]]
             seen += (part + shift * VOCABULARY).tolist()
+            offsets += range(batch.segment_firsts[segment], batch.segment_firsts[segment] + len(part))
         after = int(batch.row_starts[row + 1]) - 1 - token
-        return seen[: len(seen) - after]
+        ranges = batch.visible_ranges[batch.visible_starts[row] : batch.visible_starts[row + 1]]
+        mine = ranges[ranges[:, 0] == token - batch.row_starts[row], 1:].tolist()
+        return [each for each, at in list(zip(seen, offsets, strict=True))[: len(seen) - after]
+                if not mine or any(first <= at < first + count for first, count in mine)]
 
     def close(self) -> None:
         pass

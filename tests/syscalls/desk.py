@@ -204,15 +204,21 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 def a_sampler(**more: Any) -> dict[str, Any]:
-    return {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 0, **more}
+    return {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 0, "bias": [],
+            "penalties": None, **more}
 
 
 def a_pass(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "tokens": tokens, "positions": [], "visible": [], "mask": None, "samples": [],
-            "probes": [], "adapter": None, **more}
+            "probes": [], "adapter": None, "scores_from": None, **more}
 
 
 def a_run(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "tokens": tokens, "positions": [], "mask": None, "sampler": a_sampler(),
             "max_tokens": 4, "stop_tokens": [], "stop_sequences": [], "deliver_every": 1, "adapter": None,
             "states": [], **more}
+
+
+def a_draft(file: int, token: int, tokens: list[int], parents: list[int], **more: Any) -> dict[str, Any]:
+    return {"file": file, "reads": [], "token": token, "tokens": tokens, "parents": parents, "sampler": a_sampler(),
+            "mask": None, "adapter": None, **more}

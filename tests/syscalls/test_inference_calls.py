@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cadenza.kernel.device.null_device import CostModel
+from cadenza.kernel.device.null_device import HIDDEN_SIZE, CostModel
 from cadenza.kvfs.errors import Closed, Invalid, NotFound, NotReady
 
 from .asking import decode, forward, probe, sample
-from .desk import Desk, a_pass, a_run, a_sampler, in_loop
+from .desk import Desk, a_draft, a_pass, a_run, a_sampler, in_loop
 
 SLOW = CostModel(fixed_ms=3_600_000.0)
 
@@ -79,6 +79,31 @@ async def test_closing_a_pass_undoes_it() -> None:
         desk.ask(process, "events.close", handle)
         status = desk.ask(process, "kv.stat", file)
         assert (status.tokens, status.pages, status.busy) == (0, 0, False)
+
+
+@in_loop
+async def test_scores_are_of_every_token_after_the_row_named_and_none_is_found_in_the_pool() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        tokens = [token % 7 for token in range(100)]
+        even = pytest.approx(-math.log(1024))
+        for scores_from, count in ((None, 0), (0, 99), (40, 59), (98, 1), (99, 0)):
+            file = desk.ask(process, "kv.create")
+            done = await forward(desk, process, a_pass(file, tokens, scores_from=scores_from))
+            assert list(done.scores) == [even] * count
+            if scores_from:
+                assert done.reused_tokens <= scores_from
+        with pytest.raises(Invalid, match="scores-from is row 100; the pass has 100 rows"):
+            desk.ask(process, "inference.forward", a_pass(file, tokens, scores_from=100))
+
+
+@in_loop
+async def test_hidden_states() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        done = await forward(desk, process, a_pass(file, [1, 2], probes=[probe(1, "hidden"), probe(0, "entropy")]))
+        assert (done.probes[0].name, len(done.probes[0].value)) == ("hidden", HIDDEN_SIZE)
 
 
 # --- decode ---
@@ -232,3 +257,31 @@ async def test_states_say_what_a_run_may_sample() -> None:
         ]
         said = await decode(desk, process, a_run(desk.ask(process, "kv.create"), [1], max_tokens=6, states=states))
         assert said == ([3, 5, 3, 5, 3, 5], "length")
+
+
+# --- verify ---
+
+@in_loop
+async def test_a_draft_is_verified_as_decoding_would_go_on() -> None:
+    async with Desk(vocabulary_size=64) as desk:
+        process = desk.spawn()
+        plain, file = desk.ask(process, "kv.create"), desk.ask(process, "kv.create")
+        hot = a_sampler(temperature=1.0, seed=9)
+        said, _ = await decode(desk, process, a_run(plain, [5, 6], max_tokens=6, sampler=hot))
+        await forward(desk, process, a_pass(file, [5]))
+        wrong = (said[0] + 1) % 64
+        handle = desk.ask(process, "inference.verify", a_draft(
+            file, 6, [wrong, *said[:2], wrong, said[2]], [0, 0, 2, 2, 3], sampler=hot))
+        with pytest.raises(NotReady):
+            desk.ask(process, "inference.take-verified", handle)
+        with pytest.raises(NotFound):
+            desk.ask(process, "inference.take-pass", handle)
+        await desk.wait(process, handle)
+        assert desk.ask(process, "inference.take-verified", handle) == (said[:4], 3, 6)
+        assert desk.ask(process, "kv.tokens", file, {"first": 0, "count": 5}).tolist() == [5, 6, *said[:3]]
+        assert process.tokens == 6 + 4
+        with pytest.raises(Invalid):
+            desk.ask(process, "inference.verify", a_draft(file, said[3], [1, 2], [0, 2]))
+        handle = desk.ask(process, "inference.verify", a_draft(file, said[3], [], [], sampler=hot))
+        await desk.wait(process, handle)
+        assert desk.ask(process, "inference.take-verified", handle) == (said[4:5], 0, 1)

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from cadenza.kernel.limits import (
+    BIAS_MOST,
     PASS_PROBE_VALUES,
     PASS_PROBES,
     PASS_READS,
     PASS_SAMPLES,
     PASS_TOKENS,
+    PASS_TOLD_TOKENS,
+    PENALTY_MOST,
     PROBE_TOKENS,
+    SAMPLER_BIASES,
     STOP_SEQUENCE_TOKENS,
     STOP_SEQUENCES,
     STOP_TOKENS,
@@ -26,7 +30,7 @@ from cadenza.kernel.wasm.seams import Suspension
 from cadenza.kvfs.errors import Invalid, LimitExceeded, NoPages
 
 from .asking import CREATE, forward, probe, sample
-from .desk import Desk, a_pass, a_run, in_loop
+from .desk import Desk, a_pass, a_run, a_sampler, in_loop
 
 LARGE = 8192                       # a vocabulary with room for PROBE_TOKENS
 LOGITS = PASS_PROBE_VALUES // LARGE
@@ -88,6 +92,64 @@ async def test_tokens_of_a_probe() -> None:
         for past in (probe(0, "top", PROBE_TOKENS + 1), probe(0, "log-probabilities", [*most, 0])):
             with pytest.raises(Invalid, match=str(PROBE_TOKENS)):
                 desk.ask(process, "inference.forward", a_pass(file, [1], probes=[past]))
+
+
+def biases(count: int, value: float = 1.0) -> list[dict[str, Any]]:
+    return [{"token": token, "value": value} for token in range(count)]
+
+
+def penalties(**more: float) -> dict[str, Any]:
+    return {"repetition": 1.0, "frequency": 0.0, "presence": 0.0, "window": 0, **more}
+
+
+@in_loop
+async def test_biases_of_a_sampler() -> None:
+    async with Desk(vocabulary_size=LARGE) as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        await forward(desk, process, a_pass(file, [1], samples=[sample(0, bias=biases(SAMPLER_BIASES, -BIAS_MOST))]))
+        too_many = biases(SAMPLER_BIASES + 1)
+        error = refused(desk, process, "inference.forward", a_pass(file, [1], samples=[sample(0, bias=too_many)]),
+                        str(SAMPLER_BIASES))
+        assert error.limit == "sampler_biases"
+        refused(desk, process, "inference.decode", a_run(file, [1], sampler=a_sampler(bias=too_many)), "a mask takes")
+        twice, outside = [*biases(1), *biases(1)], [{"token": LARGE, "value": 1.0}]
+        for wrong, why in ((biases(1, BIAS_MOST + 1), "-1000 to 1000"), (biases(1, float("-inf")), "a mask rules"),
+                           (biases(1, float("nan")), "1000"), (twice, "twice"), (outside, "vocabulary")):
+            with pytest.raises(Invalid, match=why):
+                desk.ask(process, "inference.forward", a_pass(file, [1], samples=[sample(0, bias=wrong)]))
+
+
+@in_loop
+async def test_penalties_of_a_sampler() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        most = penalties(repetition=PENALTY_MOST, frequency=-PENALTY_MOST, presence=PENALTY_MOST, window=2**32 - 1)
+        await forward(desk, process, a_pass(file, [1], samples=[sample(0, penalties=most)]))
+        for wrong, field in ((penalties(repetition=0.0), "repetition"), (penalties(repetition=101.0), "repetition"),
+                             (penalties(frequency=101.0), "frequency"), (penalties(presence=-101.0), "presence"),
+                             (penalties(presence=float("nan")), "presence")):
+            with pytest.raises(Invalid, match=f"penalties.{field} is .* it must be a number from"):
+                desk.ask(process, "inference.decode", a_run(file, [1], sampler=a_sampler(penalties=wrong)))
+
+
+@in_loop
+async def test_tokens_that_samples_of_a_pass_concern() -> None:
+    count = PASS_TOLD_TOKENS // PASS_SAMPLES
+    async with Desk(context_tokens=2 * PASS_TOLD_TOKENS) as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        asked = [sample(count - 1, penalties=penalties(presence=1.0))] * PASS_SAMPLES
+        done = await forward(desk, process, a_pass(file, [1] * count, samples=asked))
+        assert len(done.tokens) == PASS_SAMPLES
+        one_more = [sample(0, penalties=penalties(presence=1.0))] * PASS_SAMPLES
+        error = refused(desk, process, "inference.forward", a_pass(file, [1], samples=one_more), "fewer samples")
+        assert error.limit == "pass_told_tokens"
+        windowed = [sample(0, penalties=penalties(presence=1.0, window=count))] * PASS_SAMPLES
+        await forward(desk, process, a_pass(file, [1], samples=windowed))
+        everything = a_run(file, [1], sampler=a_sampler(penalties=penalties(presence=1.0)))
+        refused(desk, process, "inference.decode", everything, "a window")
 
 
 @in_loop

@@ -61,13 +61,13 @@ def output(process: Process, kind: str = "output") -> str:
 
 @asynccontextmanager
 async def whole(state: Path, limits: ProcessLimits | None = None, *, allowed: Allowed | None = None,
-                model: Device | None = None, **device: Any) -> AsyncIterator[Whole]:
+                model: Device | None = None, language: Language | None = None, **device: Any) -> AsyncIterator[Whole]:
     """Recounted at its end: nothing may be left behind. `model`: a device in place of a NullDevice, which is made of
-    the rest."""
+    the rest. `language`: of a model that has words."""
     link = LocalLink(model or NullDevice(**device))
     facts = ModelFacts("null", "0" * 64, link.facts.vocabulary_size, link.facts.context_tokens, (0,), None)
     assembly = Assembly(state, limits=limits or ProcessLimits(), allowed=allowed or Allowed())
-    kernel = await assemble(link, Language(facts, None, None), assembly)
+    kernel = await assemble(link, language or Language(facts, None, None), assembly)
     try:
         yield Whole(kernel)
         for process in list(kernel.processes("ada")) + list(kernel.processes("bob")):

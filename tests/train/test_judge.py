@@ -9,9 +9,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from train.agent import Agent
-from train.dialogue import CALL, END, Role
+from train.data import token_id
+from train.dialogue import CALL, END, Dialogue, Role
 from train.jobs import Job
-from train.judge import PLANS, jobs, judge, right
+from train.judge import PLANS, Listener, jobs, judge, right
 from train.live import AsynchronousHost, Row, Stage, SynchronousHost, sentences
 from train.model import new_model, save_model
 from train.runtime import PIECES
@@ -53,6 +54,25 @@ def taught(job: Job, slip: str = "") -> tuple[Row, AsynchronousHost]:
 def test_the_teacher_is_right(kind: str) -> None:
     for job in jobs(kind, 60, seed=3):
         assert right(*taught(job)) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["Gøjol", "Påtheir", "日本"])
+def test_a_character_of_several_tokens_is_heard_whole(tokenizer: Tokenizer, name: str) -> None:
+    stage, listener = Stage(BUNDLED), Listener()
+    row = stage.row(Dialogue("documents", ()), listener)
+    for token in tokenizer.encode(f"Victor lives in {name}.{END}").ids:
+        stage.say(row, token)
+    assert row.ended
+    assert listener.said == f"Victor lives in {name}."
+
+
+def test_half_a_character_is_heard_as_such(tokenizer: Tokenizer) -> None:
+    stage, listener = Stage(BUNDLED), Listener()
+    row = stage.row(Dialogue("documents", ()), listener)
+    for token in [tokenizer.encode("日").ids[0], token_id(tokenizer, END)]:
+        stage.say(row, token)
+    assert row.ended
+    assert listener.said == "\ufffd"
 
 
 def test_who_says_more_is_wrong() -> None:

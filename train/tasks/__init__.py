@@ -9,6 +9,7 @@ from train.tasks import calls, context, listing, lookup, smalltalk
 from train.tasks.arithmetic import Story, Sum
 from train.tasks.calls import Calling
 from train.tasks.context import InContext, Recall, ThroughFriend
+from train.tasks.documents import Documents
 from train.tasks.medley import Medley
 from train.tasks.pairs import Pairs
 from train.tasks.task import Task
@@ -25,12 +26,13 @@ PREAMBLES = (
 )
 
 SIMPLE: dict[Task, float] = {
-    Pairs("pairs"): 6,
+    Pairs("pairs"): 4,
     InContext("facts", context.plain): 2,
     InContext("facts_reverse", context.reverse): 2,
     InContext("facts_absent", context.absent): 4,
-    InContext("interview", context.anything, follow_ups=10, fewest=4): 24,
-    ThroughFriend("friend"): 4,
+    InContext("interview", context.anything, follow_ups=10, fewest=4): 16,
+    ThroughFriend("friend"): 10,
+    Documents("documents"): 14,
     Recall("recall", context.plain): 2,
     Recall("recall_all", context.all_of_one): 3,
     Recall("recall_interview", context.anything, follow_ups=8): 5,
@@ -52,16 +54,16 @@ SIMPLE: dict[Task, float] = {
 }
 
 ASYNCHRONOUS: dict[Task, float] = {
-    Calling("single", calls.SINGLE): 6,
+    Calling("single", calls.SINGLE): 4,
     Calling("parallel", calls.PARALLEL): 8,
-    Calling("multi_step", calls.MULTI_STEP): 11,
-    Calling("interrupts", calls.INTERRUPTED): 11,
+    Calling("multi_step", calls.MULTI_STEP): 13,
+    Calling("interrupts", calls.INTERRUPTED): 15,
 }
 SYNCHRONOUS: dict[Task, float] = {
     Calling("one_by_one", calls.PARALLEL, calls.ONE_BY_ONE): 2,
-    Calling("one_by_one_steps", calls.MULTI_STEP, calls.ONE_BY_ONE): 3,
+    Calling("one_by_one_steps", calls.MULTI_STEP, calls.ONE_BY_ONE): 2,
     Calling("all_at_once", calls.PARALLEL, calls.ALL_AT_ONCE): 2,
-    Calling("all_at_once_steps", calls.MULTI_STEP, calls.ALL_AT_ONCE): 3,
+    Calling("all_at_once_steps", calls.MULTI_STEP, calls.ALL_AT_ONCE): 2,
 }
 
 MEDLEY: Task = Medley("medley", tuple(task for task in SIMPLE if not task.kind.endswith("interview")))

@@ -19,6 +19,7 @@ from .arguments import Arguments
 from .channel import Source, messages, publish, pull, push, receive, send, subscribe
 from .context import Context
 from .decoding import Decoding
+from .embedding import embed
 from .errors import (
     Busy,
     Cancelled,
@@ -40,7 +41,21 @@ from .errors import (
 )
 from .events import Handle, timer, wait
 from .generation import Generation
-from .inference import Entropy, Logits, LogProbabilities, Mask, Run, Sampler, State, Top, TopTokens, Visible, forward
+from .inference import (
+    Entropy,
+    Hidden,
+    Logits,
+    LogProbabilities,
+    Mask,
+    Penalties,
+    Run,
+    Sampler,
+    State,
+    Top,
+    TopTokens,
+    Visible,
+    forward,
+)
 from .kv import File
 from .process import Child, ExitStatus, kill, pid, signals, spawn
 from .tools import Call, Tools
@@ -48,10 +63,10 @@ from .trace import mark
 
 __all__ = [
     "Arguments", "Busy", "Call", "Cancelled", "Child", "Closed", "Context", "Damaged", "Decoding", "Denied",
-    "DeviceLost", "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Internal",
-    "Invalid", "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady", "Run",
-    "Sampler", "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported", "Visible", "arithmetic",
-    "channel", "errors", "events", "forward", "http", "inference", "kill", "kv", "mark", "messages", "model", "pid",
-    "process", "publish", "pull", "push", "receive", "remote", "send", "signals", "spawn", "subscribe", "timer",
-    "tools", "trace", "wait",
+    "DeviceLost", "Entropy", "Error", "Exists", "ExitStatus", "File", "Full", "Generation", "Handle", "Hidden",
+    "Internal", "Invalid", "LimitExceeded", "LogProbabilities", "Logits", "Mask", "NoPages", "NotFound", "NotReady",
+    "Penalties", "Run", "Sampler", "Source", "State", "TooLong", "Tools", "Top", "TopTokens", "Unsupported",
+    "Visible", "arithmetic", "channel", "embed", "errors", "events", "forward", "http", "inference", "kill", "kv",
+    "mark", "messages", "model", "pid", "process", "publish", "pull", "push", "receive", "remote", "send", "signals",
+    "spawn", "subscribe", "timer", "tools", "trace", "wait",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,11 +11,9 @@ from .conversation import Conversation
 from .decoding import Decoding
 from .errors import Busy, Invalid
 from .generation import Generation
-from .inference import Completion, LogProbabilities, Mask, Probe, Run, Sampler, State, Top, TopTokens, forward
+from .inference import Completion, Mask, Probe, Run, Sampler, State, Top, TopTokens, forward
 from .kv import File
 from .model import Message
-
-SCORED_TOKENS = 1000    # tokens scored in one pass: the kernel takes 1024 probes
 
 
 class Context:
@@ -176,18 +174,20 @@ class Context:
         mask: Mask | None = None,
         deliver_every: int = 1,
         adapter: str | None = None,
+        speculation: Callable[..., Run] = Run,
     ) -> Generation:
         """Lets the model go on: an async iterator of text, `.text()` for all of it. Begins at once, never blocks.
 
         Ends with a stop token (the model's own by default; part of the context, not of the text), with a `stop`
         string (not part of the text), after `max_tokens`, or when the context is full. `deliver_every`: how many
-        tokens come at a time. `adapter`: in place of the context's, for what is computed from here on. Raises Invalid
-        when the context is empty, TooLong, NoPages, NotFound.
+        tokens come at a time. `adapter`: in place of the context's, for what is computed from here on. `speculation`:
+        what begins a run that comes to the same, sooner (inferlets/speculation). Raises Invalid when the context is
+        empty, TooLong, NoPages, NotFound.
         """
         ends = model.facts().stop_tokens if stop_tokens is None else frozenset(stop_tokens)
         stops = (stop,) if isinstance(stop, str) else stop
         run = self._run(max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), deliver_every=deliver_every,
-                        adapter=adapter)
+                        adapter=adapter, speculation=speculation)
         return Generation(run, self._tokens, self._settled, stops, ends)
 
     def decode(
@@ -201,23 +201,28 @@ class Context:
         states: Sequence[State] = (),
         deliver_every: int = 1,
         adapter: str | None = None,
+        speculation: Callable[..., Run] = Run,
     ) -> Decoding:
         """As `generate`, token by token; `states` say what may be sampled by what was, and when what is put in
         (`interject`) goes in."""
         ends = model.facts().stop_tokens if stop_tokens is None else frozenset(stop_tokens)
         run = self._run(
             max_tokens, sampler=sampler, mask=mask, stop_tokens=sorted(ends), stop_sequences=stop_sequences,
-            states=states, deliver_every=deliver_every, adapter=adapter,
+            states=states, deliver_every=deliver_every, adapter=adapter, speculation=speculation,
         )  # fmt: skip
         return Decoding(run, self._tokens, self._settled, ends)
 
-    def _run(self, max_tokens: int | None, *, adapter: str | None, **options: Any) -> Run:
+    def _run(
+        self, max_tokens: int | None, *, adapter: str | None, speculation: Callable[..., Run], **options: Any
+    ) -> Run:
         self._write(generate=True)
         pending = self._pending()
         room = max(1, model.facts().context_tokens - len(self._tokens))
         positions = self._positions_of(len(self._tokens) - len(pending), len(pending))
         most = room if max_tokens is None else max_tokens
-        run = Run(self.file, pending, positions=positions, max_tokens=most, adapter=adapter or self.adapter, **options)
+        run = speculation(
+            self.file, pending, positions=positions, max_tokens=most, adapter=adapter or self.adapter, **options
+        )
         self._under_way = "generating"
         return run
 
@@ -225,19 +230,14 @@ class Context:
         """The log-probability of each token of a continuation (natural logarithm). The context stays as it is."""
         self._write(generate=True)
         wanted = model.tokenize(continuation) if isinstance(continuation, str) else list(continuation)
-        scores: list[float] = []
+        if not wanted:
+            return []
         fed = self._pending()
         try:
-            for first in range(0, len(wanted), SCORED_TOKENS):
-                asked = wanted[first : first + SCORED_TOKENS]
-                row = len(fed) - 1
-                probes = [(row + at, LogProbabilities([token])) for at, token in enumerate(asked)]
-                done = await self._pass([*fed, *asked[:-1]], probes)
-                scores += [answer[0] for answer in done.probes if isinstance(answer, list)]
-                fed = asked[-1:]
+            done = await self._pass([*fed, *wanted], scores_from=len(fed) - 1)
         finally:
             self._cut(len(self._tokens))
-        return scores
+        return done.scores
 
     async def top(self, count: int = 10) -> TopTokens:
         """The likeliest next tokens with their log-probabilities. The context stays as it is."""
@@ -308,11 +308,13 @@ class Context:
         known = self._positions[at : at + count] if at >= 0 else []
         return [*known, *range(known[-1] + 1, known[-1] + 1 + count - len(known))] if known else []
 
-    async def _pass(self, tokens: list[int], probes: Sequence[tuple[int, Probe]] = ()) -> Completion:
+    async def _pass(self, tokens: list[int], probes: Sequence[tuple[int, Probe]] = (),
+                    scores_from: int | None = None) -> Completion:  # fmt: skip
         self._under_way = "computing"
         try:
             positions = self._positions_of(self.file.status().tokens, len(tokens))
-            return await forward(self.file, tokens, positions=positions, probes=probes, adapter=self.adapter)
+            return await forward(self.file, tokens, positions=positions, probes=probes, adapter=self.adapter,
+                                 scores_from=scores_from)  # fmt: skip
         finally:
             self._under_way = ""
 

@@ -31,13 +31,30 @@ _take_pass = checked(kernel.take_pass)
 _decode = checked(kernel.decode)
 _stop = checked(kernel.stop)
 _interject = checked(kernel.interject)
+_verify = checked(kernel.verify)
+_take_verified = checked(kernel.take_verified)
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """What was said before becomes less likely (or more): tokens among the last `window` that the model reads, the
+    prompt's too; among all, if that is 0.
+
+    `repetition` divides logits above 0 and multiplies others; `frequency` is subtracted as often as the token is
+    there, `presence` once. 1, 0 and 0 are off.
+    """
+
+    repetition: float = 1.0
+    frequency: float = 0.0
+    presence: float = 0.0
+    window: int = 0
 
 
 @dataclass(frozen=True)
 class Sampler:
     """How a token is drawn. Greedy as it stands; `temperature` above 0 draws, the same for the same seed and tokens.
 
-    `top_k` 0, `top_p` 1 and `min_p` 0 are off.
+    `top_k` 0, `top_p` 1 and `min_p` 0 are off. `bias` is added to the logits of tokens, before all else.
     """
 
     temperature: float = 0.0
@@ -45,6 +62,8 @@ class Sampler:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    bias: Mapping[int, float] = field(default_factory=dict)
+    penalties: Penalties | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +118,12 @@ class Logits:
     """Asks for all logits; answered by a list of floats, one a token of the vocabulary."""
 
 
-Probe = Top | LogProbabilities | Entropy | Logits
+@dataclass(frozen=True)
+class Hidden:
+    """Asks for the model's last hidden state, normed; answered by a list of floats."""
+
+
+Probe = Top | LogProbabilities | Entropy | Logits | Hidden
 
 
 @dataclass(frozen=True)
@@ -116,12 +140,14 @@ Answer = TopTokens | list[float] | float
 
 @dataclass(frozen=True)
 class Completion:
-    """What a pass gave: a token for each sample asked for, an answer for each probe."""
+    """What a pass gave: a token for each sample asked for, an answer for each probe; the log-probabilities of its own
+    tokens, from the one after row `scores_from` on."""
 
     tokens: list[int]
     probes: list[Answer]
     computed_tokens: int
     reused_tokens: int
+    scores: list[float]
 
 
 async def forward(
@@ -135,11 +161,13 @@ async def forward(
     samples: Sequence[tuple[int, Sampler]] = (),
     probes: Sequence[tuple[int, Probe]] = (),
     adapter: str | None = None,
+    scores_from: int | None = None,
 ) -> Completion:
     """Appends `tokens` (one at least) to `file` in one pass over `reads` and it.
 
     `samples` and `probes` are asked of rows: row 0 is the first of `tokens`, and tells of the token after it.
     Without `positions` they follow those that are read. `adapter`: the name of one of the user's, to compute under.
+    `scores_from`: from that row on each tells how likely the token after it was.
     Raises Invalid, TooLong, NoPages, Busy, LimitExceeded, NotFound.
     Cancelled, the pass is too, and `file` holds what it held or all.
     """
@@ -155,6 +183,7 @@ async def forward(
                 [kernel.SampleRequest(row, sampler_of(sampler)) for row, sampler in samples],
                 [kernel.ProbeRequest(row, probe_of(probe)) for row, probe in probes],
                 adapter,
+                scores_from,
             )
         )
     )
@@ -164,7 +193,7 @@ async def forward(
     finally:
         handle.close()
     answers = [answer_of(probe) for probe in done.probes]
-    return Completion(list(done.tokens), answers, done.computed_tokens, done.reused_tokens)
+    return Completion(list(done.tokens), answers, done.computed_tokens, done.reused_tokens, list(done.scores))
 
 
 class Run:
@@ -259,10 +288,77 @@ class Run:
         self.stop()
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """The drafted tokens that the model says, then one more. `accepted`: how many were drafted. `computed_tokens`:
+    rows of the pass, fewer than the draft has when the device had no more room."""
+
+    tokens: list[int]
+    accepted: int
+    computed_tokens: int
+
+
+class Verification:
+    """What the model says behind `token`, the last that is known, as far as it is drafted: in one pass, and what
+    decoding would have said. `await verification.take()`; `file` then holds `token` and the accepted ones too.
+
+    `drafted` is a tree: the parent of each token is `token`, 0, or the number, from 1 on, of one before it. The likely
+    ones come first.
+    """
+
+    __slots__ = ("handle",)
+
+    def __init__(
+        self,
+        file: File,
+        token: int,
+        drafted: Sequence[int],
+        parents: Sequence[int],
+        *,
+        sampler: Sampler | None = None,
+        reads: Sequence[File] = (),
+        mask: Mask | None = None,
+        adapter: str | None = None,
+    ) -> None:
+        """Submits it, and never blocks. Raises what `forward` raises."""
+        self.handle = Handle(
+            _verify(
+                kernel.Draft(
+                    file.descriptor,
+                    [read.descriptor for read in reads],
+                    token,
+                    list(drafted),
+                    list(parents),
+                    sampler_of(sampler or Sampler()),
+                    mask_of(mask),
+                    adapter,
+                )
+            )
+        )
+
+    async def take(self) -> Verdict:
+        """Once. Raises what went wrong; then, or cancelled, `file` holds what it held."""
+        try:
+            await self.handle
+            verdict = _take_verified(self.handle.number)
+        finally:
+            self.handle.close()
+        return Verdict(verdict.tokens, verdict.accepted, verdict.computed_tokens)
+
+
 def sampler_of(sampler: Sampler) -> kernel.Sampler:
+    bias = [kernel.Bias(token, float(value)) for token, value in sampler.bias.items()]
     return kernel.Sampler(
-        float(sampler.temperature), sampler.top_k, float(sampler.top_p), float(sampler.min_p), sampler.seed
-    )
+        float(sampler.temperature), sampler.top_k, float(sampler.top_p), float(sampler.min_p), sampler.seed,
+        bias, penalties_of(sampler.penalties),
+    )  # fmt: skip
+
+
+def penalties_of(penalties: Penalties | None) -> kernel.Penalties | None:
+    if penalties is None:
+        return None
+    repetition, frequency, presence = map(float, (penalties.repetition, penalties.frequency, penalties.presence))
+    return kernel.Penalties(repetition, frequency, presence, penalties.window)
 
 
 def mask_of(mask: Mask | None) -> kernel.LogitMask | None:
@@ -284,6 +380,8 @@ def probe_of(probe: Probe) -> kernel.Probe:
             return kernel.Probe_Entropy()
         case Logits():
             return kernel.Probe_Logits()
+        case Hidden():
+            return kernel.Probe_Hidden()
 
 
 def answer_of(answer: kernel.ProbeAnswer) -> Answer:

@@ -68,9 +68,20 @@ def dense_logits(
     tokens: list[int], positions: list[int] | None = None, seen: np.ndarray | None = None, config: ModelConfig = CONFIG
 ) -> np.ndarray:
     """[T, V]. By default positions count up, and a token sees itself and all before it."""
+    with torch.inference_mode():
+        return _decoder(config).logits(_hidden(tokens, positions, seen, config)).numpy()
+
+
+def dense_states(tokens: list[int], config: ModelConfig = CONFIG) -> np.ndarray:
+    """[T, hidden], normed."""
+    with torch.inference_mode():
+        return _decoder(config).normed(_hidden(tokens, None, None, config)).numpy()
+
+
+def _hidden(
+    tokens: list[int], positions: list[int] | None, seen: np.ndarray | None, config: ModelConfig
+) -> torch.Tensor:
     count, decoder = len(tokens), _decoder(config)
     seen = np.tril(np.ones((count, count), np.bool_)) if seen is None else seen
     places = torch.tensor(list(range(count)) if positions is None else positions)
-    with torch.inference_mode():
-        hidden = decoder.forward(torch.tensor(tokens), places, DenseAttention(seen, places, decoder.sights))
-        return decoder.logits(hidden).numpy()
+    return decoder.forward(torch.tensor(tokens), places, DenseAttention(seen, places, decoder.sights))

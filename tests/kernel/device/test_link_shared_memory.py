@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult
 from cadenza.kernel.device.shared_memory import ERROR_BYTES, SLOTS, Capacity, Ring
-from cadenza.kernel.limits import PASS_PROBES, STEP_ROWS, STEP_TOKENS
+from cadenza.kernel.limits import LANES, PASS_PROBES, PASS_SAMPLES, PASS_TOLD_TOKENS, STEP_ROWS, STEP_TOKENS
 from cadenza.kvfs.errors import LimitExceeded
 
 FACTS = DeviceFacts("none", 64, 16, 0, 64, 256)
@@ -110,6 +110,12 @@ def test_the_largest_plain_step_fits_and_so_does_the_widest_pass(rings: tuple[Ri
     kernel, worker = rings
     batch = Batch(1, tokens=np.zeros(STEP_TOKENS, np.int32), pages=np.zeros(STEP_ROWS * 17, np.int32))
     batch.masks = np.zeros((STEP_ROWS, 8), np.uint8)
+    samples = STEP_ROWS + PASS_SAMPLES
+    batch.penalties, batch.windows = np.ones((samples, 3), np.float32), np.ones(samples, np.int32)
+    batch.sample_biases, batch.bias_starts, batch.told_starts = (np.zeros(samples + 1, np.int32) for _ in range(3))
+    batch.bias_tokens, batch.bias_values = np.ones(PASS_TOLD_TOKENS, np.int32), np.ones(PASS_TOLD_TOKENS, np.float32)
+    batch.score_tokens, batch.score_targets = np.ones(STEP_TOKENS, np.int32), np.ones(STEP_TOKENS, np.int32)
+    batch.forgotten = np.zeros(LANES, np.int32)
     kernel.write_batch(0, batch)
     assert_same(batch, worker.read_batch(0))
     logits = StepResult(1, probe_values=np.ones(PASS_PROBES * FACTS.vocabulary_size, np.float32))

@@ -198,26 +198,30 @@ def test_what_is_seen_is_what_the_rule_says(by: str, given_scenes: list[Scene]) 
     """Any positions in any order, any ranges (some hide everything), several files, some relocated, chunks; rows side
     by side; with and without windows, caps and sinks."""
     with small_device(config=given_scenes[0].config, kernels=kernels_of(by)) as device:
-        driver = Driver(device)
-        reads = [[File() for _ in scene.files] for scene in given_scenes]
-        for scene, files in zip(given_scenes, reads, strict=True):
-            for file, (tokens, positions) in zip(files, scene.files, strict=True):
-                logits(driver, Row(file, tokens, positions=positions, contiguous=False))
-        targets = [File() for _ in given_scenes]
-        found: list[list[np.ndarray]] = [[] for _ in given_scenes]
-        for turn in range(9):
-            rows, owners = [], []
-            for number, scene in enumerate(given_scenes):
-                part = slice(turn * scene.chunk, (turn + 1) * scene.chunk)
-                if scene.tokens[part]:
-                    ranges = [(t - part.start, f, n) for t, f, n in scene.ranges if part.start <= t < part.stop]
-                    rows.append(Row(targets[number], scene.tokens[part], reads[number], scene.positions[part],
-                                    contiguous=False, visible=ranges, shifts=scene.shifts))
-                    owners.append(number)
-            for number, answer in zip(owners, logits(driver, *rows) if rows else [], strict=True):
-                found[number].append(answer)
-        for scene, some in zip(given_scenes, found, strict=True):
-            np.testing.assert_allclose(np.concatenate(some), scene.expected(), atol=TOLERANCE)
+        assert_seen(Driver(device), given_scenes)
+
+
+def assert_seen(driver: Driver, given_scenes: list[Scene]) -> None:
+    """Every chunk's logits are those of dense attention."""
+    reads = [[File() for _ in scene.files] for scene in given_scenes]
+    for scene, files in zip(given_scenes, reads, strict=True):
+        for file, (tokens, positions) in zip(files, scene.files, strict=True):
+            logits(driver, Row(file, tokens, positions=positions, contiguous=False))
+    targets = [File() for _ in given_scenes]
+    found: list[list[np.ndarray]] = [[] for _ in given_scenes]
+    for turn in range(9):
+        rows, owners = [], []
+        for number, scene in enumerate(given_scenes):
+            part = slice(turn * scene.chunk, (turn + 1) * scene.chunk)
+            if scene.tokens[part]:
+                ranges = [(t - part.start, f, n) for t, f, n in scene.ranges if part.start <= t < part.stop]
+                rows.append(Row(targets[number], scene.tokens[part], reads[number], scene.positions[part],
+                                contiguous=False, visible=ranges, shifts=scene.shifts))
+                owners.append(number)
+        for number, answer in zip(owners, logits(driver, *rows) if rows else [], strict=True):
+            found[number].append(answer)
+    for scene, some in zip(given_scenes, found, strict=True):
+        np.testing.assert_allclose(np.concatenate(some), scene.expected(), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 700])

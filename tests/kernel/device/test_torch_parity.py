@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from cadenza.kernel.device.batch import PROBE_LOGITS
+from cadenza.kernel.device.batch import PROBE_HIDDEN, PROBE_LOGITS
 from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.model.config import ModelConfig
 from tests.kernel.model.tiny_models import NAMES, TinyModel, save_tiny_model
@@ -52,6 +52,16 @@ def test_logits_are_those_of_transformers(model: TinyModel, driver: Driver, chun
     prompt = prompt_of(45, 1)
     expected = model.logits(prompt).numpy()
     np.testing.assert_allclose(logits_of(driver, prompt, chunk), expected, atol=TOLERANCE)
+    assert np.abs(expected).max() > 1, "the reference should say something"
+
+
+def test_hidden_states_are_those_of_transformers(model: TinyModel, driver: Driver) -> None:
+    prompt = prompt_of(19, 3)
+    probes = [(token, Probe(PROBE_HIDDEN)) for token in range(19)] + [(4, Probe(PROBE_LOGITS))]
+    *states, logits = [values for values, _ in driver.step([Row(File(), prompt, probes=probes)])[0].probes]
+    expected = model.states(prompt).numpy()
+    np.testing.assert_allclose(np.stack(states), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(logits, model.logits(prompt)[4].numpy(), atol=TOLERANCE)
     assert np.abs(expected).max() > 1, "the reference should say something"
 
 

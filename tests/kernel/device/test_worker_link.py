@@ -14,7 +14,7 @@ import pytest
 
 from cadenza.kernel.device.batch import PROBE_LOGITS, Batch, DeviceFacts, StepResult
 from cadenza.kernel.device.kinds import NullConfig, TorchConfig, from_json, to_json
-from cadenza.kernel.device.null_device import NullDevice
+from cadenza.kernel.device.null_device import HIDDEN_SIZE, NullDevice
 from cadenza.kernel.device.shared_memory import SLOTS, Capacity
 from cadenza.kernel.device.worker_link import WorkerLink
 from cadenza.kernel.limits import LANES, RUN_AHEAD_STEPS
@@ -78,7 +78,7 @@ def descriptors() -> list[str]:
 
 def test_the_facts_are_the_devices() -> None:
     async def main(kernel: Kernel) -> None:
-        assert kernel.link.facts == DeviceFacts("null", 7, 4, 0, 33, 99)
+        assert kernel.link.facts == DeviceFacts("null", 7, 4, 0, 33, 99, 0, HIDDEN_SIZE)
 
     with_worker(main, NullConfig(pages=7, page_tokens=4, vocabulary_size=33, context_tokens=99))
 

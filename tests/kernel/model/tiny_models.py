@@ -93,6 +93,12 @@ class TinyModel:
             logits: torch.Tensor = self.reference(torch.tensor([tokens])).logits[0]
             return logits
 
+    def states(self, tokens: list[int]) -> torch.Tensor:
+        """float32 [tokens, hidden]: what the head sees."""
+        with torch.no_grad():
+            states: torch.Tensor = self.reference(torch.tensor([tokens]), output_hidden_states=True).hidden_states[-1]
+            return states[0]
+
     def chosen(self, prompt: list[int], made: list[int]) -> list[int]:
         """The likeliest token after the prompt and after each but the last of `made`: it is `made` if and only if that
         is what greedy decoding makes."""

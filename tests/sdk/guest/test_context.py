@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cadenza.sdk.guest.cadenza import Busy, Context, Invalid, Sampler, loop
+from cadenza.sdk.guest.cadenza import Busy, Context, Invalid, Sampler, embed, loop
 
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("toy")
@@ -269,12 +269,27 @@ def test_score_and_top_leave_the_context_as_it_is() -> None:
     run(main())
 
 
-def test_long_scores_go_in_several_passes() -> None:
+def test_long_scores_go_in_one_pass() -> None:
     async def main() -> None:
         context = Context()
         context.fill("a")
+        assert await context.score([]) == []
         scores = await context.score([ord("z")] * 2500)
         assert scores == [-3.0] * 2500
+        assert len(context) == 2
+
+    run(main())
+
+
+def test_embeddings_are_pooled_and_of_length_one() -> None:
+    async def main() -> None:
+        assert await embed([3, 9], "first", normalise=False) == [3.0, 4.0]
+        assert await embed([9, 3], "last") == [0.6, 0.8]
+        assert await embed([2] * 299 + [302], "mean", normalise=False) == [3.0, 4.0]
+        with pytest.raises(Invalid, match="mean, last or first"):
+            await embed([1], "middle")  # type: ignore[arg-type]
+        with pytest.raises(Invalid, match="no token"):
+            await embed([])
 
     run(main())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import make_dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 from wit_world.imports.types import refuse
@@ -15,13 +16,14 @@ def record(name: str, fields: str) -> Any:
 
 
 VisibleRange = record("VisibleRange", "row first count")
-Sampler = record("Sampler", "temperature top_k top_p min_p seed")
+Sampler = record("Sampler", "temperature top_k top_p min_p seed bias penalties")
+Bias, Penalties = record("Bias", "token value"), record("Penalties", "repetition frequency presence window")
 LogitMask = record("LogitMask", "tokens allowed")
 SampleRequest = record("SampleRequest", "row sampler")
 ProbeRequest = record("ProbeRequest", "row probe")
-Pass = record("Pass", "file reads tokens positions visible mask samples probes adapter")
+Pass = record("Pass", "file reads tokens positions visible mask samples probes adapter scores_from")
 TopTokens = record("TopTokens", "tokens log_probabilities tail")
-PassCompletion = record("PassCompletion", "tokens probes computed_tokens reused_tokens")
+PassCompletion = record("PassCompletion", "tokens probes computed_tokens reused_tokens scores")
 Run = record(
     "Run", "file reads tokens positions mask sampler max_tokens stop_tokens stop_sequences deliver_every states adapter"
 )
@@ -30,10 +32,13 @@ State = record("State", "mask moves otherwise open")
 Progress = record("Progress", "tokens finish computed_tokens reused_tokens interjected")
 Probe_Top, Probe_LogProbabilities = record("Probe_Top", "value"), record("Probe_LogProbabilities", "value")
 Probe_Entropy, Probe_Logits = record("Probe_Entropy", ""), record("Probe_Logits", "")
+Probe_Hidden, ProbeAnswer_Hidden = record("Probe_Hidden", ""), record("ProbeAnswer_Hidden", "value")
 ProbeAnswer_Top, ProbeAnswer_Logits = record("ProbeAnswer_Top", "value"), record("ProbeAnswer_Logits", "value")
 ProbeAnswer_Entropy = record("ProbeAnswer_Entropy", "value")
 ProbeAnswer_LogProbabilities = record("ProbeAnswer_LogProbabilities", "value")
 Finish = Enum("Finish", "RUNNING STOP_TOKEN STOP_SEQUENCE LENGTH CONTEXT_FULL STOPPED", start=0)
+Draft = record("Draft", "file reads token tokens parents sampler mask adapter")
+Verdict = record("Verdict", "tokens accepted computed_tokens")
 
 
 def begin(file: int, tokens: list[int]) -> list[int]:
@@ -51,7 +56,9 @@ def forward(pass_: Any) -> int:
     content = begin(pass_.file, pass_.tokens)
     answers = [answer(request.probe, pass_.tokens[request.row]) for request in pass_.probes]
     sampled = [next_token(pass_.tokens[request.row], 0) for request in pass_.samples]
-    done = PassCompletion(sampled, answers, len(pass_.tokens), 0)
+    scored = [] if pass_.scores_from is None else pass_.tokens[pass_.scores_from :]
+    scores = [-0.1 if after == next_token(token, 0) else -3.0 for token, after in pairwise(scored)]
+    done = PassCompletion(sampled, answers, len(pass_.tokens), 0, scores)
     held = {"file": pass_.file, "content": content, "tokens": pass_.tokens, "done": done}
     return toy.handle(held, toy.now + len(pass_.tokens))
 
@@ -60,6 +67,8 @@ def answer(probe: Any, token: int) -> Any:
     likely = next_token(token, 0)
     if isinstance(probe, Probe_Top):
         return ProbeAnswer_Top(TopTokens([likely], [-0.1], 0.1))
+    if isinstance(probe, Probe_Hidden):
+        return ProbeAnswer_Hidden([float(token), 4.0])
     if isinstance(probe, Probe_LogProbabilities):
         return ProbeAnswer_LogProbabilities([-0.1 if wanted == likely else -3.0 for wanted in probe.value])
     return ProbeAnswer_Entropy(0.5) if isinstance(probe, Probe_Entropy) else ProbeAnswer_Logits([0.0] * 263)
@@ -117,3 +126,19 @@ def interject(run: int, tokens: list[int]) -> None:
     """The toy's runs are as if computed ahead: what is put in comes after all of it."""
     held = toy.get(toy.held, run)
     held["said"] += tokens
+
+
+def verify(draft: Any) -> int:
+    """The toy goes on by the last token, so a draft is accepted as far as it does."""
+    content = begin(draft.file, [draft.token])
+    said, at = [next_token(draft.token, 0)], 0
+    for number, (token, parent) in enumerate(zip(draft.tokens, draft.parents, strict=True), 1):
+        if parent == at and token == said[-1]:
+            at = number
+            said.append(next_token(token, 0))
+    verdict = Verdict(said, len(said) - 1, 1 + len(draft.tokens))
+    held = {"file": draft.file, "content": content, "tokens": [draft.token, *said[:-1]], "done": verdict}
+    return toy.handle(held, toy.now + 1)
+
+
+take_verified = take_pass

@@ -1,0 +1,82 @@
+"""The peer `transformers`: eager, SDPA attention, the cache that `generate` uses, the type that is faster here."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+import transformers
+
+from benchmarks.peers.model import prompt
+from benchmarks.peers.serving import serve
+
+
+def faster_dtype() -> str:
+    """bfloat16 is what the weights are stored in; on a CPU without instructions for it, it may be far slower."""
+    def seconds(dtype: torch.dtype, rows: int) -> float:
+        x, weight = torch.randn(rows, 896).to(dtype), torch.randn(4864, 896).to(dtype)
+        best = math.inf
+        for _ in range(3):
+            started = time.perf_counter()
+            torch.nn.functional.linear(x, weight)
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    ratio = math.prod(seconds(torch.bfloat16, rows) / seconds(torch.float32, rows) for rows in (1, 128))
+    return "bfloat16" if ratio < 1 else "float32"
+
+
+class Transformers:
+    def __init__(self, directory: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+        self._dtype = dtype = faster_dtype()
+        self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            directory, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        self._model.eval()
+        self._cache: Any = None
+        self._last = torch.zeros(0, 1, dtype=torch.int64)
+
+    def facts(self) -> dict[str, str]:
+        return {"version": transformers.__version__, "dtype": self._dtype}
+
+    def greedy(self, prompts: list[list[int]], tokens: int) -> list[list[int]]:
+        cache, last = self._begin(prompts)
+        said = [last]
+        for _ in range(tokens - 1):
+            last = self._step(last, cache)
+            said.append(last)
+        return [list(map(int, row)) for row in torch.cat(said, 1)]
+
+    def prefill(self, tokens: int, seed: int) -> float:
+        started = time.perf_counter()
+        self._begin([prompt(seed, tokens)])
+        return time.perf_counter() - started
+
+    def grow(self, sequences: int, context: int) -> None:
+        """The same content in every row, each with a copy of its own."""
+        self._cache, last = self._begin([prompt(100, context)])
+        self._cache.batch_repeat_interleave(sequences)
+        self._last = last.repeat(sequences, 1)
+        self._last = self._step(self._last, self._cache)
+
+    def decode(self, steps: int) -> float:
+        started = time.perf_counter()
+        for _ in range(steps):
+            self._last = self._step(self._last, self._cache)
+        return (time.perf_counter() - started) / steps
+
+    def _begin(self, prompts: list[list[int]]) -> tuple[Any, torch.Tensor]:
+        cache = transformers.DynamicCache()
+        return cache, self._step(torch.tensor(prompts), cache)
+
+    def _step(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
+        logits = self._model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        last: torch.Tensor = logits[:, -1:].argmax(-1)
+        return last
+
+
+if __name__ == "__main__":
+    serve(Transformers)
