@@ -179,7 +179,7 @@ static const float *turned_for(const Reading *r, Block *b, int64_t segment, int6
     return b->turned;
 }
 
-/* What is read next comes from anywhere in the pool. */
+/* What is read next lies anywhere in the pool: it is asked for a tile ahead. */
 static void ask_page(const Layer *l, int64_t head, int64_t page) {
     const Reading *r = l->r;
     int64_t size = r->head_dim * (r->kind == BFLOAT16 ? 2 : 4);
@@ -213,9 +213,10 @@ static void attention_item(const void *task, int64_t item) {
         int64_t first_offset = r->segment_firsts[segment], place = r->segment_skips[segment] % r->page_tokens;
         int64_t left = least(r->segment_tokens[segment], before + first + tokens - first_offset);
         const int32_t *page = r->pages + r->page_starts[segment] + r->segment_skips[segment] / r->page_tokens;
+        const int32_t *asked = page, *end = r->pages + r->page_starts[segment + 1];
         for (; left > 0; page++, place = 0) {
             int64_t run = least(left, r->page_tokens - place), slot = *page * r->page_tokens + place;
-            if (left > run) ask_page(l, head, page[1]);
+            for (; asked < end && asked <= page + parts(TILE, r->page_tokens); asked++) ask_page(l, head, *asked);
             left -= run;
             for (int64_t some; run; run -= some, slot += some, first_offset += some) {
                 some = least(run, TILE - b->count);
