@@ -185,7 +185,8 @@ def test_without_a_gpu_the_refusal_says_what_is_missing() -> None:
     config = FlashInferConfig(pages=8, directory="nowhere")
     assert from_json(to_json(config)) == config
     assert not gpu_ready()
-    for build in (partial(config.build, lambda what, fraction: None), partial(FlashInferDevice.random, CONFIG, pages=8)):
+    builds = partial(config.build, lambda what, fraction: None), partial(FlashInferDevice.random, CONFIG, pages=8)
+    for build in builds:
         with pytest.raises(Unsupported, match="a CUDA GPU"):
             build()
     with pytest.raises(Unsupported, match="not in float32"):
