@@ -54,8 +54,8 @@ class Plan:
     environment: Path = VENV
 
 
-QUICK: dict[str, Any] = {"layers": model.CUT_LAYERS, "context": 128, "prefills": (512,), "prefill_rounds": 2,
-                         "steps": {1: 12, 8: 6, 32: 4}, "rounds": 2, "long_prompt": 2048, "peers": ("transformers",)}
+QUICK: dict[str, Any] = {"layers": model.CUT_LAYERS, "context": 64, "prefills": (512,), "prefill_rounds": 2,
+                         "steps": {1: 8, 8: 4, 32: 3}, "rounds": 2, "long_prompt": 1024, "peers": ("transformers",)}
 
 
 class Engine(Protocol):
@@ -148,7 +148,7 @@ class Comparison:
         for name in list(self.engines):
             await self._guarded(name, lambda engine: engine.grow(sequences, self._plan.context))
         steps = self._plan.steps[sequences]
-        for place in range(self._plan.rounds + 1):
+        for place in range(1, self._plan.rounds + 1):                  # `grow` has warmed up
             await self._each("decode", sequences, place, lambda engine: engine.decode(steps))
         self.say("decode", sequences)
 

@@ -91,7 +91,8 @@ class Programs:
         self._living: list[Program] = []
 
     async def greedy(self, prompts: list[list[int]], tokens: int) -> list[list[int]]:
-        return await self._alone(call="greedy", prompts=prompts, tokens=tokens)
+        said: list[list[int]] = await self._alone(call="greedy", prompts=prompts, tokens=tokens)
+        return said
 
     async def prefill(self, tokens: int, seed: int) -> float:
         began, said = await self._alone(call="prefill", tokens=tokens, seed=seed)

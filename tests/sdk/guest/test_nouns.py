@@ -29,6 +29,7 @@ from cadenza.sdk.guest.cadenza import (
     process,
     trace,
 )
+from cadenza.sdk.guest.cadenza.inference import Verification
 
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("toy")
@@ -105,6 +106,17 @@ def test_run_delivers_and_stops(toy: Any) -> None:
         assert decode.finish == "stopped"
         assert await decode.take() == []
         assert file.status().tokens == 2
+        assert not toy.held
+
+    run(main())
+
+
+def test_a_verification_tells_what_of_a_draft_is_said(toy: Any) -> None:
+    async def main() -> None:
+        file = File.create()
+        verdict = await Verification(file, 97, [120, 98, 99], [0, 0, 2]).take()
+        assert (verdict.tokens, verdict.accepted, verdict.computed_tokens) == ([98, 99, 100], 2, 4)
+        assert file.tokens() == [97, 98, 99]
         assert not toy.held
 
     run(main())

@@ -37,6 +37,8 @@ ProbeAnswer_Top, ProbeAnswer_Logits = record("ProbeAnswer_Top", "value"), record
 ProbeAnswer_Entropy = record("ProbeAnswer_Entropy", "value")
 ProbeAnswer_LogProbabilities = record("ProbeAnswer_LogProbabilities", "value")
 Finish = Enum("Finish", "RUNNING STOP_TOKEN STOP_SEQUENCE LENGTH CONTEXT_FULL STOPPED", start=0)
+Draft = record("Draft", "file reads token tokens parents sampler mask adapter")
+Verdict = record("Verdict", "tokens accepted computed_tokens")
 
 
 def begin(file: int, tokens: list[int]) -> list[int]:
@@ -124,3 +126,19 @@ def interject(run: int, tokens: list[int]) -> None:
     """The toy's runs are as if computed ahead: what is put in comes after all of it."""
     held = toy.get(toy.held, run)
     held["said"] += tokens
+
+
+def verify(draft: Any) -> int:
+    """The toy goes on by the last token, so a draft is accepted as far as it does."""
+    content = begin(draft.file, [draft.token])
+    said, at = [next_token(draft.token, 0)], 0
+    for number, (token, parent) in enumerate(zip(draft.tokens, draft.parents, strict=True), 1):
+        if parent == at and token == said[-1]:
+            at = number
+            said.append(next_token(token, 0))
+    verdict = Verdict(said, len(said) - 1, 1 + len(draft.tokens))
+    held = {"file": draft.file, "content": content, "tokens": [draft.token, *said[:-1]], "done": verdict}
+    return toy.handle(held, toy.now + 1)
+
+
+take_verified = take_pass
