@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from cadenza.kernel.device.batch import Batch
 from cadenza.kernel.device.flashinfer.device import FlashInferDevice
+from cadenza.kernel.device.kinds import FlashInferConfig, from_json, gpu_ready, to_json
 from cadenza.kernel.model.weights import RandomWeights
 from cadenza.kvfs.errors import Internal, Unsupported
 
@@ -98,14 +100,13 @@ def images(device: FlashInferDevice) -> np.ndarray:
 
 
 def test_tokens_move_all_at_once(driver: Driver) -> None:
-    """Two trade places and a third follows, with their positions: the file reads as if it had been written so."""
+    """Two trade places, with their positions: token 1 would be later than the new one, and hidden."""
     device, file = driver.device, File()
-    logits(driver, Row(file, [1, 2, 3], positions=[0, 1, 2], contiguous=False))
+    logits(driver, Row(file, [1, 2], positions=[5, 1], contiguous=False))
     first = file.pages[0] * device.facts.page_tokens
-    device.step(Batch(5, moves=np.array([[first, first + 1], [first + 1, first], [first + 2, first + 3]], np.int32)))
-    twin = File(list(file.pages), 2)
-    found = logits(driver, Row(twin, [9], positions=[2], contiguous=False))[0]
-    np.testing.assert_allclose(found[0], dense_logits([1, 2, 9])[-1], atol=TOLERANCE)
+    device.step(Batch(5, moves=np.array([[first, first + 1], [first + 1, first]], np.int32)))
+    found = logits(driver, Row(File(list(file.pages), 1), [9], positions=[2], contiguous=False))[0]
+    np.testing.assert_allclose(found[0], dense_logits([2, 9], [1, 2])[-1], atol=TOLERANCE)
 
 
 def test_an_image_of_a_page_is_the_torch_devices() -> None:
@@ -181,5 +182,12 @@ def test_facts_and_close() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_refusal_says_what_is_missing() -> None:
-    with pytest.raises(Unsupported, match="a CUDA GPU"):
-        FlashInferDevice.random(CONFIG, pages=8)
+    config = FlashInferConfig(pages=8, directory="nowhere")
+    assert from_json(to_json(config)) == config
+    assert not gpu_ready()
+    builds = partial(config.build, lambda what, fraction: None), partial(FlashInferDevice.random, CONFIG, pages=8)
+    for build in builds:
+        with pytest.raises(Unsupported, match="a CUDA GPU"):
+            build()
+    with pytest.raises(Unsupported, match="not in float32"):
+        FlashInferConfig(pages=8, dtype="float32").build(lambda what, fraction: None)
