@@ -35,7 +35,6 @@ class Transformers:
         self._dtype = dtype = faster_dtype()
         self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             directory, dtype=getattr(torch, dtype), attn_implementation="sdpa")
-        self._model.eval()
         self._cache: Any = None
         self._last = torch.zeros(0, 1, dtype=torch.int64)
 
