@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .table import Table, Tokens
 
 RANKS = (0.7, 0.2, 0.1, 0.05)      # how likely the first follower of a leader is thought to be, the second, …
-SHORTER = 0.5                      # and that of the next shorter leader, or of the next table
+SHORTER = 0.5                      # and those that the next table knows
 DECAY = 0.9                        # a token further on
 
 
@@ -38,37 +38,38 @@ def grow(tail: Tokens, tables: Sequence[Table], size: int) -> Tree:
     """At most `size` tokens that may follow `tail`: behind each leader its followers, and behind these, as leaders in
     their turn, theirs. What is thought likeliest comes first, and grows further first."""
     tree, numbers = Tree(), dict[tuple[int, int], int]()         # of each (parent, token)
-    order = 0                                                    # of equals the first comes first
     found: list[tuple[float, int, int, Tokens, Tokens]] = []     # −likelihood, order, parent, before it, what may come
-    for chance, follower in behind(tail, tables):
-        order += 1
-        found.append((-chance, order, 0, tail, follower))
-    heapq.heapify(found)
-    while found and len(tree) < size:
+    order = branch(found, 0, -1.0, 0, tail, tables)
+    while found and len(tree.tokens) < size:
         likelihood, _, parent, before, follower = heapq.heappop(found)
         token, rest = follower[0], follower[1:]
         number = numbers.get((parent, token))
         if number is None:
             tree.tokens.append(token)
             tree.parents.append(parent)
-            number = numbers[parent, token] = len(tree)
-        tail = (*before[1:], token)
-        for chance, follower in [(1.0, rest)] if rest else behind(tail, tables):
+            number = numbers[parent, token] = len(tree.tokens)
+        likelihood, before = likelihood * DECAY, (*before[1:], token)
+        if rest:
             order += 1
-            heapq.heappush(found, (likelihood * chance * DECAY, order, number, tail, follower))
+            heapq.heappush(found, (likelihood, order, number, before, rest))
+        else:
+            order = branch(found, order, likelihood, number, before, tables)
     return tree
 
 
-def behind(tail: Tokens, tables: Sequence[Table]) -> list[tuple[float, Tokens]]:
-    """What may follow, with its chance: that of the longest leader comes first, of the first table that knows it."""
-    found: list[tuple[float, Tokens]] = []
-    sure = 1.0
-    for place in range(len(tables[0].leading)):
+def branch(found: list[tuple[float, int, int, Tokens, Tokens]], order: int, likelihood: float, parent: int,
+           tail: Tokens, tables: Sequence[Table]) -> int:  # fmt: skip
+    """What follows the longest leader that is known: those of the first table, then those of the next. Answers the
+    order of the last: of equals the first comes first."""
+    last = order
+    for length in tables[0].leading:
+        leader = tail[-length:]
         for table in tables:
-            length = table.leading[place]
-            if length <= len(tail):
-                known = table.followers(tail[-length:])
-                if known:
-                    found += [(sure * rank, follower) for rank, follower in zip(RANKS, known, strict=False)]
-                    sure *= SHORTER
-    return found
+            for rank, follower in zip(RANKS, table.followers(leader), strict=False):
+                order += 1
+                heapq.heappush(found, (likelihood * rank, order, parent, tail, follower))
+            if order > last:
+                likelihood *= SHORTER
+        if order > last:
+            break
+    return order
