@@ -24,6 +24,7 @@ from cadenza.kernel.inference import Inference
 from cadenza.kernel.limits import ProcessLimits
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.decoder import Decoder
+from cadenza.kernel.model.operations import TorchOperations
 from cadenza.kernel.model.rope import rotate, rotation
 from cadenza.kernel.model.weights import RandomWeights
 from cadenza.kernel.pager import Pager
@@ -45,7 +46,7 @@ CONFIG = ModelConfig.from_mapping({
     "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True,
 })
 WEIGHTS = RandomWeights(CONFIG, torch.float32, 5)
-DECODER = Decoder(CONFIG, WEIGHTS, torch.float32)
+DECODER = Decoder(CONFIG, WEIGHTS, TorchOperations("float32"))
 
 
 @dataclass(frozen=True)
