@@ -123,7 +123,7 @@ def dense(batch: Batch, pool: Pool, sight: Sight, queries: torch.Tensor) -> torc
 
 
 @pytest.mark.parametrize("window", [0, 5])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 30), st.booleans(), st.sampled_from([0.0, 2.0]), st.booleans())
 def test_any_batch(window: int, seed: int, cascaded: bool, cap: float, sunk: bool) -> None:
     scene, generator = Scene(seed), torch.Generator().manual_seed(seed)
