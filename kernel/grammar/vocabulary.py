@@ -7,6 +7,7 @@ model stand for that is our business. Special tokens are never part of a text: a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -14,6 +15,9 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from cadenza.kernel.limits import GRAMMAR_LEXER_STATES, GRAMMAR_ROW_ITEMS, GRAMMAR_STEP_FUEL, GRAMMAR_STEP_ITEMS
 
 Encode = Callable[[str], list[int]]
+
+SPELLED_TEXTS: Final = 4096           # remembered, of at most so many bytes
+SPELLED_BYTES: Final = 128
 
 LIMITS: Final = LLParserLimits(
     step_lexer_fuel=GRAMMAR_STEP_FUEL, step_max_items=GRAMMAR_STEP_ITEMS, max_items_in_row=GRAMMAR_ROW_ITEMS,
@@ -30,6 +34,7 @@ class Vocabulary:
         self._encode = encode
         self._numbers = {spelled: number for number, spelled in enumerate(tokens) if number not in special}
         self._longest = max(map(len, self._numbers), default=0)
+        self._spell_short = lru_cache(SPELLED_TEXTS)(self._spell)      # the same are forced again and again
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -39,7 +44,10 @@ class Vocabulary:
         return LLTokenizer(TokenizerWrapper(_Spoken(self)), n_vocab=len(self) + 1, eos_token=len(self))
 
     def spell(self, text: bytes) -> list[int]:
-        """Tokens whose bytes are `text`, as far as there are any."""
+        """Tokens whose bytes are `text`, as far as there are any. Not to be changed."""
+        return self._spell_short(text) if len(text) <= SPELLED_BYTES else self._spell(text)
+
+    def _spell(self, text: bytes) -> list[int]:
         if self._encode is not None:
             spelled = self._encode(text.decode(errors="replace"))
             if b"".join(self.tokens[token] for token in spelled) == text:
