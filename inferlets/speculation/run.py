@@ -53,11 +53,12 @@ class Speculation:
 
     def __call__(
         self, file: File, tokens: Sequence[int], *, positions: Sequence[int] = (), states: Sequence[Any] = (),
-        **options: Any,
+        grammar: Any = None, **options: Any,
     ) -> Run:
-        """A run, as `Run(…)`. One with states, or that stands where nothing follows by itself, is plain."""
-        if states or (positions and positions[0] != file.status().next_position):
-            return Run(file, tokens, positions=positions, states=states, **options)
+        """A run, as `Run(…)`. One with states or a grammar, or where nothing follows by itself, is plain: a draft has
+        one mask for all its tokens."""
+        if states or grammar is not None or (positions and positions[0] != file.status().next_position):
+            return Run(file, tokens, positions=positions, states=states, grammar=grammar, **options)
         return SpeculativeRun(self, file, tokens, positions=positions, **options)
 
 
