@@ -11,7 +11,7 @@ with what is said, which costs no pass, and now and then a pass is spent to see 
 from __future__ import annotations
 
 MOST = 24                  # tokens of a draft
-RATE = 0.15                # of the moving averages
+RATE = 0.25                # of the moving averages
 FIRST_PLAIN = 4            # tokens decoded plainly before anything is known,
 MOST_PLAIN = 128           # and at most, before it is seen again whether a draft pays
 PROBE_TOKENS = 512         # decoded plainly, after which a pass is tried though none seems to pay
@@ -47,7 +47,7 @@ class Pace:
     def __init__(self, most: int = MOST) -> None:
         self.most = most
         self.plain_seconds = 0.0                     # a token; 0: not known yet
-        self._accepted = [0.6 * 0.9**n for n in range(most)]
+        self._accepted = [0.1 * 0.8**n for n in range(most)]
         self._passes: Fit | None = None
         self._plain = FIRST_PLAIN
         self._since_pass = 0

@@ -187,13 +187,15 @@ class SpeculativeRun(Run):
     # --- verified ---
 
     def _draft(self) -> Tree | None:
-        self._compared = None
         room = min(self._most - self._sampled - 1, self._context_tokens - self._base - len(self._said))
         size = min(self._pace.size(), room)
         if size < 1 or self._waiting:
             return None
         tree = self._drafter.draft(size)
-        return tree if len(tree) else None
+        if not len(tree):
+            return None
+        self._compared = None
+        return tree
 
     async def _verify(self, tree: Tree, begun: float) -> list[int]:
         self._verified = Verification(self._file, self._said[-1], tree.tokens, tree.parents, **self._options)

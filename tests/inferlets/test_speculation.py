@@ -100,8 +100,9 @@ def paced(accepts: bool, base: float, slope: float, passes: int = 60) -> Pace:
     pace = Pace()
     for _ in range(passes):
         pace.decoded(4, 0.04)
-        if size := pace.size():
-            pace.drafted(size, list(range(1, size + 1)) if accepts else [])
+        size = pace.size()
+        pace.drafted(size or 8, list(range(1, (size or 8) + 1)) if accepts else [])
+        if size:
             pace.passed(size, base + slope * size)
     return pace
 
