@@ -76,8 +76,7 @@ def table(rounds: Rounds, engines: dict[str, str], same: dict[str, float], skipp
     for engine, how in engines.items():
         share = f"{same[engine]:.0%}" if engine in same else ""
         drawn.add_row(engine, how, share, *(speed(rounds, engine, what) for what in measured))
-    for engine, why in skipped.items():
-        drawn.add_row(engine, why, "", *("" for _ in measured))
+    drawn.caption = "\n".join(f"{engine}: {why}" for engine, why in skipped.items())
     return drawn
 
 
