@@ -15,7 +15,7 @@ from async_calls.toolbox import Toolbox
 
 import cadenza
 
-TASK = "Please read the report with topic 7, then send the letter with guest Vera and topic that. " \
+TASK = "Please read the report with topic 7, then send the letter with topic that and guest Vera. " \
        "Also copy the lamp with colour silver."
 
 tools = Toolbox()
@@ -28,10 +28,10 @@ async def read_report(topic: object) -> str:
     return "otter"
 
 
-@tools.add(seconds=0.5)
+@tools.add(seconds=2.0)
 async def copy_lamp(colour: str) -> int:
     """Orders another lamp; answers how many there are."""
-    await asyncio.sleep(0.9)
+    await asyncio.sleep(2.0)
     return 2
 
 

@@ -19,7 +19,7 @@ from cadenza.kvfs.file import File
 from cadenza.kvfs.limits import FileLimits
 from cadenza.kvfs.pool import PagePool
 from cadenza.kvfs.tiers import Tiers
-from tests.syscalls.desk import Desk, a_pass, a_run, in_loop
+from tests.syscalls.desk import Desk, a_pass, a_run, a_sampler, in_loop
 
 LATER_NS = 3_600_000_000_000
 
@@ -93,7 +93,7 @@ async def test_samples_of_passes_count_as_tokens() -> None:
         process = desk.spawn()
         file = desk.ask(process, "kv.create")
         handle = desk.ask(process, "inference.forward", a_pass(file, [1, 2, 3], samples=[
-            {"row": 2, "sampler": {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 0}}] * 3))
+            {"row": 2, "sampler": a_sampler()}] * 3))
         await desk.wait(process, handle)
         desk.ask(process, "inference.take-pass", handle)
         assert desk.kernel.activity(process).tokens == 3

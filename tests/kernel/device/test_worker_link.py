@@ -78,7 +78,7 @@ def descriptors() -> list[str]:
 
 def test_the_facts_are_the_devices() -> None:
     async def main(kernel: Kernel) -> None:
-        assert kernel.link.facts == DeviceFacts("null", 7, 4, 0, 33, 99, 0, HIDDEN_SIZE)
+        assert kernel.link.facts == DeviceFacts("null", 7, 4, 0, 33, 99, hidden_size=HIDDEN_SIZE)
 
     with_worker(main, NullConfig(pages=7, page_tokens=4, vocabulary_size=33, context_tokens=99))
 
