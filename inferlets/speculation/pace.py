@@ -16,7 +16,7 @@ FIRST_PLAIN = 4            # tokens decoded plainly before anything is known,
 MOST_PLAIN = 128           # and at most, before it is seen again whether a draft pays
 PROBE_TOKENS = 512         # decoded plainly, after which a pass is tried though none seems to pay
 FURTHER = 2                # tokens drafted beyond those that are known to pay: to see whether they do
-GAIN = 1.05                # a draft must be so much faster
+GAIN = 1.3                 # a draft must be so much faster: passes of many rows hold up neighbours too
 DEAR = 1.25, 0.03          # what a pass takes, t₀ and t₁, in times of plain decoding, until one has been measured
 
 
