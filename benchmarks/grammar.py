@@ -28,6 +28,7 @@ from cadenza.server.boot import boot
 from cadenza.server.options import ServeOptions
 
 PROGRAMS = 8
+MOST_TOKENS = 1500            # of a text under a schema
 # Every item of it begins with much that is forced, and goes on with what the model likes.
 ENDLESS: Schema = {"type": "array", "minItems": 2000, "items": {
     "type": "object", "additionalProperties": False, "required": ["name", "age", "tags", "kind"],
@@ -55,7 +56,7 @@ async def main(args):
 SAY = b"""
 import json, cadenza
 async def main(args):
-    for number, schema in json.loads((await cadenza.receive()).text):
+    for number, schema in json.loads(await cadenza.receive()):
         try:
             grammar = await cadenza.Grammar.json_schema(schema).compile()
         except cadenza.Error as error:
@@ -63,7 +64,8 @@ async def main(args):
             continue
         async with cadenza.Context() as context:
             context.user("Say something.")
-            answer = context.generate(1500, sampler=cadenza.Sampler(temperature=1.0, seed=number), grammar=grammar)
+            sampler = cadenza.Sampler(temperature=1.0, seed=number)
+            answer = context.generate(args.tokens, sampler=sampler, grammar=grammar)
             text = await answer.text()
             cadenza.send(json.dumps([number, answer.finish, text, len(answer.tokens)]))
         grammar.close()
@@ -88,7 +90,7 @@ async def main(args):
 HOSTILE_PROGRAM = b"""
 import json, cadenza
 async def main(args):
-    for kind, text in json.loads((await cadenza.receive()).text):
+    for kind, text in json.loads(await cadenza.receive()):
         began = cadenza.events.now()
         outcome, said, wrong = "compiled", 0, ""
         try:
@@ -172,21 +174,24 @@ async def cost(kernel: Kernel, quick: bool) -> Figures:
 
 async def validity(kernel: Kernel, count: int) -> Figures:
     asked = list(enumerate(schemas(count, seed=6)))
-    processes = [kernel.spawn("bench", "say", "{}") for _ in range(PROGRAMS)]
+    processes = [kernel.spawn("bench", "say", json.dumps({"tokens": MOST_TOKENS})) for _ in range(PROGRAMS)]
     for number, process in enumerate(processes):
         process.deliver(json.dumps(asked[number::PROGRAMS]))
-    valid = tokens = 0
+    valid = unfinished = tokens = 0
     for process in processes:
         end = await process.ended()
         assert end.ending == "finished", (end, process.output.read(0)[0][-3:])
         for number, finish, text, *said in map(json.loads, messages(process)):
+            tokens += sum(said)
+            if finish == "length":                   # of a number, say, whose digits the model likes
+                unfinished += 1
+                continue
             fault = finish if finish != "stop-token" else _fault(asked[number][1], text)
             valid += not fault
-            tokens += sum(said)
             if fault:
                 print(f"schema {number}: {fault}: {json.dumps(asked[number][1])[:300]}: {text[:300]!r}", flush=True)
-    print(f"{valid} of {count} valid, {tokens} tokens", flush=True)
-    return {"schemas": count, "valid": valid}
+    print(f"{valid} of {count} valid, {unfinished} not at their end after {MOST_TOKENS}; {tokens} tokens", flush=True)
+    return {"schemas": count, "valid": valid, "unfinished": unfinished}
 
 
 def _fault(schema: Schema, text: str) -> str:
