@@ -300,8 +300,12 @@ class Store:
             entries = self._catalogue.entries()
         fresh = Journal.create(self._journal.path.with_suffix(".new"), number, entries)
         try:
-            while self._journal.end - done > _CARRY_BYTES:
-                done = self._carry(fresh, done)
+            left = self._journal.end - done
+            while left > _CARRY_BYTES:
+                done, before = self._carry(fresh, done), left
+                left = self._journal.end - done
+                if 2 * left > before:
+                    break                        # who appends is as fast as this: from here on it waits
             with self._lock:
                 self._carry(fresh, done)
                 old, self._journal = self._journal, fresh.take_place(self._journal.path)
