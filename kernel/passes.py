@@ -244,10 +244,32 @@ class Row(NamedTuple):
     scores_end: int = 0
 
 
-class Pass(Work):
+class OneAnswer(Work):
+    """Work that has its answer when it is over, or an error; then the file is as it was before."""
+
+    __slots__ = ("_error",)
+
+    def __init__(
+        self, engine: Engine, file: File, reads: list[File], inputs: Int32, positions: Int32, priority: int
+    ) -> None:
+        super().__init__(engine, file, reads, inputs, positions, priority)
+        self._error: CadenzaError | None = None
+
+    def fail(self, error: CadenzaError) -> None:
+        if not self.over:
+            self._error = error
+            self.trace.ended(error.errno)
+            self.release(self.start)
+            self.signal()
+
+    def close(self) -> None:
+        self.abort()
+
+
+class Pass(OneAnswer):
     """One forward request: appends its inputs, answers what was asked of its rows."""
 
-    __slots__ = ("_completion", "_error", "_mask", "_probes", "_samples", "_scores_from", "_visible")
+    __slots__ = ("_completion", "_mask", "_probes", "_samples", "_scores_from", "_visible")
 
     def __init__(
         self,
@@ -276,7 +298,6 @@ class Pass(Work):
         self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, self.breadth.reads, told)
         self.plain = self.plain and visible is None
         self._completion = PassCompletion([], [], 0)
-        self._error: CadenzaError | None = None
 
     @property
     def spared(self) -> int:
@@ -340,13 +361,6 @@ class Pass(Work):
         self.release(self.start + len(self.inputs))
         self.signal()
 
-    def fail(self, error: CadenzaError) -> None:
-        if not self.over:
-            self._error = error
-            self.trace.ended(error.errno)
-            self.release(self.start)
-            self.signal()
-
     def take(self) -> PassCompletion:
         """Raises what the pass failed with, or NotReady."""
         if self._error is not None:
@@ -354,7 +368,3 @@ class Pass(Work):
         if not self.over:
             raise NotReady("the pass has not finished; wait for its handle first")
         return self._completion
-
-    def close(self) -> None:
-        self.abort()
-

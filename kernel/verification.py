@@ -20,9 +20,9 @@ import numpy as np
 
 from cadenza.kernel.breadth import Breadth
 from cadenza.kernel.device.batch import Int32, StepResult, UInt8
-from cadenza.kernel.passes import Row, Work
+from cadenza.kernel.passes import OneAnswer, Row
 from cadenza.kernel.sampler import Past, Sampler, tokens_told
-from cadenza.kvfs.errors import CadenzaError, NotReady
+from cadenza.kvfs.errors import NotReady
 
 if TYPE_CHECKING:
     from cadenza.kernel.batch_builder import BatchBuilder
@@ -65,10 +65,10 @@ def ranges_of(parents: Sequence[int], before: int) -> Int32:
     return np.array(ranges, np.int32).reshape(-1, 3)
 
 
-class Verification(Work):
+class Verification(OneAnswer):
     """Its inputs are the root, the last token that is known, and the drafted ones."""
 
-    __slots__ = ("_error", "_mask", "_parents", "_sampler", "_verdict", "_visible")
+    __slots__ = ("_mask", "_parents", "_sampler", "_verdict", "_visible")
 
     def __init__(self, engine: Engine, file: File, reads: list[File], inputs: Int32, positions: Int32, priority: int, *,
                  parents: Sequence[int], sampler: Sampler, mask: UInt8 | None = None) -> None:
@@ -82,7 +82,6 @@ class Verification(Work):
         self.breadth = Breadth(len(parents), 0, 0, len(self._visible), self.breadth.reads, told)
         self.plain = False
         self._verdict: Verdict | None = None
-        self._error: CadenzaError | None = None
 
     def wanted(self) -> int:
         return self.missing + len(self.inputs) if self.prefilling else 0
@@ -137,13 +136,6 @@ class Verification(Work):
         self.file.truncate(self.start + 1 + len(way))
         self.file.indexed = known
 
-    def fail(self, error: CadenzaError) -> None:
-        if not self.over:
-            self._error = error
-            self.trace.ended(error.errno)
-            self.release(self.start)
-            self.signal()
-
     def take(self) -> Verdict:
         """Raises what the pass failed with, or NotReady."""
         if self._error is not None:
@@ -151,6 +143,3 @@ class Verification(Work):
         if self._verdict is None:
             raise NotReady("the draft has not been verified; wait for its handle first")
         return self._verdict
-
-    def close(self) -> None:
-        self.abort()

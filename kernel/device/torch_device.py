@@ -184,8 +184,8 @@ class TorchDevice:
         """Some of `numbers` [N, ·], those of `tokens` [N], are not finite. Where an adapter made them, only its row
         fails, and its numbers are zero from now on; else the step does. Raises Internal."""
         broken = tokens[(~torch.isfinite(numbers).all(1)).numpy()]
-        rows = np.unique(np.searchsorted(batch.row_starts, broken, side="right") - 1)
-        if not len(batch.adapters) or bool((batch.adapters[rows] == NONE).any()):
+        rows = rows_of_adapters(batch, broken)
+        if rows is None:
             self._kv.erase(torch.from_numpy(batch.slots.astype(np.int64)))
             raise not_finite(batch.step)
         theirs = np.isin(np.repeat(np.arange(len(batch.adapters)), np.diff(batch.row_starts)), rows)      # [T]
@@ -273,6 +273,12 @@ def _runs(moves: Int32, along: int) -> list[tuple[Int32, Int32]]:
 
 def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int, end: int) -> bool:
     return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
+
+
+def rows_of_adapters(batch: Batch, broken: Int64) -> Int64 | None:
+    """The rows of tokens `broken`, whose numbers are not finite; None if not adapters alone made them so."""
+    rows: Int64 = np.unique(np.searchsorted(batch.row_starts, broken, side="right") - 1)
+    return rows if len(batch.adapters) and not (batch.adapters[rows] == NONE).any() else None
 
 
 def not_finite(step: int) -> Internal:

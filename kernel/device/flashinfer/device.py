@@ -30,12 +30,12 @@ from cadenza.kernel.device.flashinfer.planning import beginnings, plain_rows, re
 from cadenza.kernel.device.flashinfer.pool import Pool
 from cadenza.kernel.device.flashinfer.reading import Reading
 from cadenza.kernel.device.penalties import Histories
-from cadenza.kernel.device.torch_device import Model, TorchDevice, not_finite, opened
+from cadenza.kernel.device.torch_device import Model, TorchDevice, not_finite, opened, rows_of_adapters
 from cadenza.kernel.limits import LANES
 from cadenza.kernel.model.adapter import check_shapes, read_adapter
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.decoder import Attention, Decoder
-from cadenza.kernel.model.low_rank import NONE, read_maps
+from cadenza.kernel.model.low_rank import read_maps
 from cadenza.kernel.model.operations import TorchOperations, torch_dtype
 from cadenza.kernel.model.weights import Progress, RandomWeights, no_progress
 from cadenza.kvfs.errors import Unsupported
@@ -264,12 +264,11 @@ class FlashInferDevice:
         if bool(torch.isfinite(numbers).all()):
             return
         broken = tokens[(~torch.isfinite(numbers).all(1)).cpu().numpy()]
-        owners = np.repeat(np.arange(len(batch.contiguous)), np.diff(batch.row_starts))                     # [T]
-        rows = np.unique(owners[broken])
-        if not len(batch.adapters) or bool((batch.adapters[rows] == NONE).any()):
+        rows = rows_of_adapters(batch, broken)
+        if rows is None:
             self._pool.erase(self._on(batch.slots))
             raise not_finite(batch.step)
-        theirs = np.isin(owners, rows)
+        theirs = np.isin(np.repeat(np.arange(len(batch.adapters)), np.diff(batch.row_starts)), rows)      # [T]
         self._pool.erase(self._on(batch.slots[theirs]))
         numbers[torch.from_numpy(theirs[tokens]).to(numbers.device)] = 0.0
         result.failed_rows = np.union1d(result.failed_rows, rows).astype(np.int32)
