@@ -320,6 +320,20 @@ class Run(Work):
         finish = self._finish if self._error is None else "running"
         return Progress(tokens, finish, computed, self.reused, interjected)
 
+    def take_next(self) -> list[int]:
+        """As `take`, while there is nothing else to tell. None, and none are taken, once there is: it has ended, or
+        something was put in."""
+        if self.over or self._interjected:
+            return []
+        tokens = self.tokens[self._taken:]
+        count = len(tokens)
+        if count:
+            self._taken += count
+            self._kept += count
+            self.trace.took(count)
+        self.ready = False
+        return tokens
+
     def stop(self) -> None:
         """Undoes what has not been taken. A run of which nothing was taken has never been. `over` is false after it
         only while what a preemption took away is fed again; nothing is sampled any more."""

@@ -25,7 +25,7 @@ from cadenza.syscalls.arguments import (
     fetch_states,
     fetch_visible,
 )
-from cadenza.syscalls.suspension import settled
+from cadenza.syscalls.suspension import NextTokens, settled, take_next
 
 PROBE_NAMES = {kind: name for name, kind in PROBE_KINDS.items()}
 
@@ -97,6 +97,12 @@ class InferenceCalls:
         progress = process.handles.get(handle, Run).take()
         process.tokens += len(progress.tokens)
         return progress
+
+    @quick
+    def next_tokens(self, process: Process, handle: int) -> list[int] | NextTokens:
+        """The hottest call of all: tokens at once, or a suspension."""
+        run = process.handles.get(handle, Run)
+        return take_next(process, run) if run.ready else NextTokens(process, run)
 
     def interject(self, process: Process, handle: int, tokens: Any) -> None:
         self._inference.interject(process.handles.get(handle, Run), fetch_int32(tokens, "tokens"))

@@ -67,6 +67,25 @@ class Expecting(Suspension):
             self._record.until, self._record = self._process.trace.clock(), None
 
 
+class NextTokens(WaitOne):
+    """A wait for one run that takes what it has come to."""
+
+    __slots__ = ("_process", "_run")
+
+    def __init__(self, process: Process, run: Run) -> None:
+        self._process = process
+        self._waitable = self._run = run
+
+    def answer(self) -> list[int]:
+        return take_next(self._process, self._run)
+
+
+def take_next(process: Process, run: Run) -> list[int]:
+    tokens = run.take_next()
+    process.tokens += len(tokens)
+    return tokens
+
+
 class Settling(Suspension):
     """A run was stopped while it was preempted: the guest is blocked until its file is what it would have been."""
 

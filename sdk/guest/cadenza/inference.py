@@ -10,6 +10,7 @@ from typing import Literal, Self
 from componentize_py_types import Err
 from wit_world.imports import inference as kernel
 
+from . import loop
 from .errors import checked, error_of
 from .events import Handle
 from .grammar import Grammar
@@ -261,8 +262,14 @@ class Run:
         """The tokens that came since the last time, one at least unless it has ended; sets `finish`."""
         if self.finish != "running":
             return []
-        await self.handle
+        # After its first tokens nothing is left to tell of its input: the rest may come in one call each.
+        fused = (self.computed_tokens or self.reused_tokens) and loop.running().idle
+        if not fused:
+            await self.handle
         try:
+            if fused and (tokens := kernel.next_tokens(self.handle.number)):
+                self.interjected = []
+                return tokens
             progress = kernel.take_tokens(self.handle.number)
         except Err as refusal:
             self.finish = "stopped"

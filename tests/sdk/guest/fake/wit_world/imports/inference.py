@@ -7,6 +7,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any
 
+from wit_world.imports import events
 from wit_world.imports.types import refuse
 from wit_world.toy import next_token, toy
 
@@ -111,6 +112,12 @@ def take_tokens(run: int) -> Any:
         return Progress(tokens, Finish.RUNNING, len(held["run"].tokens), 0, [])
     settle(held)
     return Progress(tokens, held["finish"], len(held["run"].tokens), 0, [])
+
+
+def next_tokens(run: int) -> Any:
+    events.wait([run], events.Until.ANY, None, [])
+    held = toy.get(toy.held, run)
+    return [] if toy.now - held["began"] >= len(held["said"]) else take_tokens(run).tokens
 
 
 def settle(held: dict[str, Any]) -> None:
