@@ -1,12 +1,6 @@
 /* {"calls": N} says "here", waits for a message, then blocks N times, once for each token of one run but its first. With
- * "pairs": 1 each token takes a `wait` and a `take-tokens`; else it takes one `next-tokens`. */
+ * "pairs": 1 each token takes a `wait` and a `take-tokens`, else one `next-token`. */
 #include "cadenza.h"
-
-static uint32_t take(cadenza_handle run, cadenza_result *answer) {
-  cadenza_take_tokens(run, answer);
-  cadenza_need(answer);
-  return answer->progress.tokens.count;
-}
 
 const char *cadenza_main(void) {
   cadenza_text arguments;
@@ -30,19 +24,14 @@ const char *cadenza_main(void) {
   cadenza_handle handle = answer.number;
 
   uintptr_t mark = cadenza_mark();
-  uint32_t tokens = 0, come;
+  uint32_t tokens = 0;
   do {
     cadenza_release(mark);
-    if (pairs) {
-      cadenza_await(handle);
-      tokens += take(handle, &answer);
-      if (answer.progress.finish != CADENZA_RUNNING) break;
-    } else {
-      cadenza_next_tokens(handle, &answer);
-      cadenza_need(&answer);
-      come = answer.tokens.count;
-      tokens += come ? come : take(handle, &answer);
-    }
-  } while (pairs || come);
+    if (pairs) cadenza_await(handle);
+    else while (cadenza_next_token(handle) >= 0) tokens++;
+    cadenza_take_tokens(handle, &answer);
+    cadenza_need(&answer);
+    tokens += answer.progress.tokens.count;
+  } while (answer.progress.finish == CADENZA_RUNNING);
   return tokens == run.max_tokens ? 0 : "the run ended early";
 }

@@ -1,7 +1,7 @@
 """What a blocking system call costs when a thousand programs make them at once.
 
 Each program starts one decode on the NullDevice that delivers every token as it comes, and takes them one by one with
-`next-tokens`, which blocks. Steps are scripted to take longer than the programs need, so that every call does block
+`next-token`, which blocks. Steps are scripted to take longer than the programs need, so that every call does block
 (counted), and what is measured is the daemon's CPU time over the number of calls: it includes the call's share of the
 batch, the step and the delivery. `..._wait_and_take` is the same with two calls a token, `wait` and `take-tokens`: what
 a program costs that waits for other things beside its run.
@@ -32,14 +32,15 @@ def main(args):
     greedy = inference.Sampler(0.0, 0, 1.0, 0.0, 0, [], None)
     run = inference.decode(inference.Run(file, [], [1], [], None, greedy, args.calls, [], [], 1, [], None, None))
     handles, any_, running = [run], events.Until.ANY, inference.Finish.RUNNING
-    wait, take, following = events.wait, inference.take_tokens, inference.next_tokens
-    if args.pairs:
-        while True:
+    wait, take, following, pairs = events.wait, inference.take_tokens, inference.next_token, args.pairs
+    while True:
+        if pairs:
             wait(handles, any_, None, [])
-            if take(run).finish is not running:
-                break
-    while following(run):
-        pass
+        else:
+            while following(run) >= 0:
+                pass
+        if take(run).finish is not running:
+            break
 """
 
 

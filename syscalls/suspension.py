@@ -67,8 +67,8 @@ class Expecting(Suspension):
             self._record.until, self._record = self._process.trace.clock(), None
 
 
-class NextTokens(WaitOne):
-    """A wait for one run that takes what it has come to."""
+class NextToken(WaitOne):
+    """A wait for one run, whose answer is the token that came."""
 
     __slots__ = ("_process", "_run")
 
@@ -76,14 +76,15 @@ class NextTokens(WaitOne):
         self._process = process
         self._waitable = self._run = run
 
-    def answer(self) -> list[int]:
+    def answer(self) -> Any:
         return take_next(self._process, self._run)
 
 
-def take_next(process: Process, run: Run) -> list[int]:
-    tokens = run.take_next()
-    process.tokens += len(tokens)
-    return tokens
+def take_next(process: Process, run: Run) -> int:
+    token = run.take_next()
+    if token >= 0:
+        process.tokens += 1
+    return token
 
 
 class Settling(Suspension):

@@ -263,13 +263,14 @@ class Run:
         if self.finish != "running":
             return []
         # After its first tokens nothing is left to tell of its input: the rest may come in one call each.
-        fused = (self.computed_tokens or self.reused_tokens) and loop.running().idle
-        if not fused:
+        if (self.computed_tokens or self.reused_tokens) and loop.running().idle:
+            token = kernel.next_token(self.handle.number)
+            if token >= 0:
+                self.interjected = []
+                return [token]
+        else:
             await self.handle
         try:
-            if fused and (tokens := kernel.next_tokens(self.handle.number)):
-                self.interjected = []
-                return tokens
             progress = kernel.take_tokens(self.handle.number)
         except Err as refusal:
             self.finish = "stopped"

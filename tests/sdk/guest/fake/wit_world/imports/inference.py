@@ -114,10 +114,12 @@ def take_tokens(run: int) -> Any:
     return Progress(tokens, held["finish"], len(held["run"].tokens), 0, [])
 
 
-def next_tokens(run: int) -> Any:
+def next_token(run: int) -> int:
     events.wait([run], events.Until.ANY, None, [])
     held = toy.get(toy.held, run)
-    return [] if toy.now - held["began"] >= len(held["said"]) else take_tokens(run).tokens
+    if toy.now - held["began"] >= len(held["said"]) or toy.now - held["began"] - held["taken"] != 1:
+        return -1
+    return int(take_tokens(run).tokens[0])
 
 
 def settle(held: dict[str, Any]) -> None:
