@@ -34,7 +34,7 @@ TEMPLATE = "{%- for message in messages -%}{{- message['content'] -}}{%- endfor 
 INTERRUPT = re.compile(re.escape(INTR) + ".*?" + re.escape(END), re.DOTALL)
 STEP_MS = 8.0
 Script = Callable[[str], str]
-"""What follows, after the text behind the question mark: its first token is said."""
+"""What follows, after the text behind the question mark: said as long as nothing comes in between."""
 LIKELY = {
     State.OUTSIDE: [CALL] * 14 + [*"aaabbb"] + [TRAP] * 3 + [ENDS[1]],
     State.OPENED: [HEAD] * 8 + [*"abcdefgh "],
@@ -78,13 +78,13 @@ class Babbler:
         self._words, self._reserved, self._script = words, reserved, script
 
     def __call__(self, seen: Int32) -> list[int]:
-        return [self._next(seen)]
+        if self._script is None:
+            return [self._next(seen)]
+        tokenizer = self._words._need_tokenizer()
+        follows = self._script(tokenizer.decode(seen.tolist(), True).partition("?")[2])
+        return tokenizer.encode(follows, self._reserved or follows == ENDS[1])
 
     def _next(self, seen: Int32) -> int:
-        if self._script is not None:
-            said = self._words._need_tokenizer().decode(seen.tolist(), True).partition("?")[2]
-            follows = self._script(said)
-            return self._encode(follows, self._reserved or follows == ENDS[1])
         number = int.from_bytes(hashlib.blake2b(seen.tobytes(), digest_size=8).digest(), "little")
         if self._reserved and number % 16 == 0:
             return self._encode(RESERVED[number // 16 % len(RESERVED)], True)
