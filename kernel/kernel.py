@@ -274,6 +274,7 @@ class Kernel:
         await self.grammars.close()
         if self.storage is not None:
             await self.storage.close()
+        await self.engine.recovery.close()
         self.engine.link.close()
         self.runtime.close()
 

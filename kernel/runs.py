@@ -186,6 +186,11 @@ class Run(Work):
         if not self._settling:
             self._feed_what_was_said()
 
+    def begin_again(self) -> None:
+        self._void = 0
+        self._drawn_under.clear()
+        super().begin_again()
+
     def _feed_what_was_said(self) -> None:
         asked = self.base - self.start
         said = np.array(self.tokens, np.int32)
