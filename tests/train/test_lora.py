@@ -50,7 +50,8 @@ def test_the_generator_writes_chats_in_textual_cml(tmp_path: Path) -> None:
     text = (tmp_path / "a.jsonl").read_text()
     assert text == (tmp_path / "b.jsonl").read_text()
     chats = [json.loads(line) for line in text.splitlines()]
-    assert {chat["kind"] for chat in chats} <= {"single", "parallel", "multi_step", "many_steps", "interrupts", "many_interrupts"}
+    assert {chat["kind"] for chat in chats} <= {
+        "single", "parallel", "multi_step", "many_steps", "interrupts", "many_interrupts"}
     assert len({chat["kind"] for chat in chats}) > 3
     assert all([message["role"] for message in chat["messages"]][-2:] == ["user", "assistant"] for chat in chats)
     said = [chat["messages"][-1]["content"] for chat in chats]

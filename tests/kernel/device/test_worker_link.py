@@ -214,7 +214,8 @@ def test_a_lost_worker_is_started_again_over_the_same_host_tier() -> None:
             kernel.link.host[3] = step
             kernel.link.submit(decodes(9, [1], [0]))
             os.kill(first, signal.SIGKILL)
-            await kernel.until(lambda: len(kernel.reasons) == step - 1)
+            await kernel.until(lambda: bool(kernel.reasons))
+            kernel.reasons.clear()
             await kernel.link.restart()
             assert kernel.link.pid != first
             assert (kernel.link.host[3] == step).all()

@@ -81,6 +81,20 @@ def test_memory_that_is_asked_for_at_the_start(cache: Path) -> None:
     assert "memory_bytes" in ended.message
 
 
+def test_who_ends_of_memory_that_was_denied_is_told_so_by_where_it_ended(cache: Path) -> None:
+    def ends_in(name: str) -> bytes:
+        grow = "(memory.grow (i32.const 33))"
+        return guest_program(f"(func ${name} unreachable)" + entry(
+            "", f"(if (i32.eq {grow} (i32.const -1)) (then (call ${name}))) {OK}"))
+
+    limits = ProcessLimits(memory_bytes=32 * PAGE)
+    names = ("cadenza_out_of_memory", "alloc::alloc::handle_alloc_error", "chosen_otherwise")
+    *told, guessed = outcomes(cache, *((ends_in(name), limits) for name in names))
+    assert {one.ending for one in told} == {"memory-limit"}
+    assert all("memory_bytes" in one.message and name in one.message for one, name in zip(told, names, strict=False))
+    assert (guessed.ending, "memory_bytes" in guessed.message) == ("trapped", True)
+
+
 def test_one_memory_a_guest(cache: Path) -> None:
     text = program_text({}, entry("", OK))
     second = "(core module $second (memory 1)) (core instance (instantiate $second))"
