@@ -53,7 +53,7 @@ class Batch:
 
     def only(self, chosen: Sequence[int]) -> Batch:
         """The chosen dialogues alone."""
-        ids, targets = (part.split(list(self.lengths)) for part in (self.ids, self.targets))
+        ids, targets = (torch.split(part, list(self.lengths)) for part in (self.ids, self.targets))
         lengths = tuple(self.lengths[number] for number in chosen)
         return Batch(torch.cat([ids[n] for n in chosen]), torch.cat([targets[n] for n in chosen]), lengths)
 

@@ -76,7 +76,10 @@ def attended(
     query, key, value = (project(hidden).view(shape).transpose(1, 2) for project in projections)
     query, key = apply_rotary_pos_emb(query, key, *turn)
     dialogues = zip(*(part.split(list(lengths), dim=2) for part in (query, key, value)), strict=True)
-    mixed = [functional.scaled_dot_product_attention(*own, is_causal=True, enable_gqa=True) for own in dialogues]
+    mixed = [
+        functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+        for query, key, value in dialogues
+    ]
     return torch.cat(mixed, dim=2)[0].transpose(0, 1).flatten(1)
 
 

@@ -47,5 +47,5 @@ def exact_part(model: LlamaForCausalLM, batch: Batch) -> float:
     learnt = batch.targets != NOT_LEARNT
     wrong = torch.zeros_like(learnt)
     wrong[learnt] = logits_at(model, batch, learnt).argmax(-1) != batch.targets[learnt]
-    exact = [not part.any() for part in wrong.split(list(batch.lengths))]
+    exact = [not part.any() for part in torch.split(wrong, list(batch.lengths))]
     return sum(exact) / len(exact)

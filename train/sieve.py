@@ -20,7 +20,7 @@ def losses_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     learnt = batch.targets != NOT_LEARNT
     logits, of_tokens = logits_at(model, batch, learnt), torch.zeros(len(batch.ids))
     of_tokens[learnt] = functional.cross_entropy(logits, batch.targets[learnt], reduction="none")
-    return torch.stack([part.sum() for part in of_tokens.split(list(batch.lengths))])
+    return torch.stack([part.sum() for part in torch.split(of_tokens, list(batch.lengths))])
 
 
 def sieved(losses: torch.Tensor, batch: Batch, tokens: int) -> Batch:
