@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from cadenza.kernel.activity import Activity, Load, activity_of, load_of
@@ -215,6 +216,10 @@ class Kernel:
         return found
 
     # --- the whole ---
+
+    def watch_device(self, changed: Callable[[bool], None]) -> None:
+        """`changed` is called when the device has gone, and when it is there again."""
+        self.engine.recovery.changed = changed
 
     def load(self) -> Load:
         """What the machine does right now; tells nothing of anybody's programs."""

@@ -37,6 +37,7 @@ class Recovery:
 
     def __init__(self, engine: Engine) -> None:
         self.reload: Callable[[], Awaitable[None]] = _nothing
+        self.changed: Callable[[bool], None] = lambda there: None      # the device has gone, or is there again
         self.losses = 0
         self._engine = engine
         self._begun: deque[float] = deque(maxlen=DEVICE_RESTARTS)      # when it was started again, lately
@@ -46,6 +47,7 @@ class Recovery:
         """The device has just been lost. `suspects`: those of `works` that had rows under way."""
         log.error("the device is gone: %s", reason)
         self.losses += 1
+        self.changed(False)
         error = DeviceLost(f"the device failed ({reason}); what it held is gone")
         self._engine.pager.lose(error)
         for work in list(works):
@@ -89,6 +91,7 @@ class Recovery:
             log.warning("the device is back after %.1f s", clock() - self._begun[-1])
             self._task = None
             self._engine.come_back()
+            self.changed(True)
             return
         log.error("the device does not come back: restart the daemon")
         self._engine.give_up(error)

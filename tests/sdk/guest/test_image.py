@@ -180,5 +180,5 @@ def main(args):
     done = ended(tmp_path, hungry, limits=ProcessLimits(memory_bytes=64 << 20))
     assert done.status.ending == "memory-limit"
     assert f"{64 << 20} bytes (memory_bytes): MemoryError" in done.status.message
-    caught = "def main(args):\n    try:\n        [0] * 10**10\n    except MemoryError:\n        return 'less'\n"
+    caught = "def main(args):\n    try:\n        [0] * 10**8\n    except MemoryError:\n        return 'less'\n"
     assert ended(tmp_path, caught).output == "less\n"
