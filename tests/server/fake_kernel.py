@@ -133,6 +133,9 @@ class FakeProcess:
         if text == "stop":
             self.end(FakeExit("finished", 0))
 
+    def kill(self, ending: str, message: str) -> None:
+        self.end(FakeExit(ending, 137, message))
+
     def end(self, status: FakeExit) -> None:
         self.exit, self.state, self.ended_at = status, "ended", time.time()
         self.output.close()
