@@ -75,8 +75,8 @@ class Artifacts:
                 out, err = await child.communicate(self._order.encode())
         except TimeoutError:
             raise LimitExceeded(
-                f"compiling took over {wall_seconds:g} s (COMPILE_WALL_SECONDS); make the program smaller, or try again "
-                "when the machine is less busy", "COMPILE_WALL_SECONDS") from None
+                f"compiling took over {wall_seconds:g} s (COMPILE_WALL_SECONDS); make the program smaller, or try "
+                "again when the machine is less busy", "COMPILE_WALL_SECONDS") from None
         finally:
             if child.returncode is None:
                 child.kill()
