@@ -39,6 +39,7 @@ IMAGE_BYTES = 64 * MEBIBYTE                 # an upload, compiled or source
 IMAGES_PER_USER = 1000
 COMPILE_SECONDS = 180                       # CPU of the compiling child
 COMPILE_WALL_SECONDS = 300
+INTERPRETER_WALL_SECONDS = 3_600            # to compile our own image: however busy the machine is, it must come up
 COMPILE_BYTES = 6 << 30                     # address space of the compiling child
 SOURCE_FILES = 256                          # files in a directory or zip of Python modules
 SOURCE_BYTES = 4 * MEBIBYTE                 # their text in all
