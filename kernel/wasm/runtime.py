@@ -18,6 +18,7 @@ from wasmtime import component as components
 from cadenza.kernel.limits import HEAVY_THREADS, IMAGE_BYTES, ProcessLimits
 from cadenza.kernel.wasm import wit
 from cadenza.kernel.wasm.artifacts import Artifacts, CompileLimits
+from cadenza.kernel.wasm.calls_unsafe import NativeCalls, native_calls
 from cadenza.kernel.wasm.engine import FINGERPRINT
 from cadenza.kernel.wasm.fiber_unsafe import Fiber, Host
 from cadenza.kernel.wasm.guest import Guest
@@ -25,7 +26,7 @@ from cadenza.kernel.wasm.program import Program, check_header
 from cadenza.kernel.wasm.seams import Handlers
 from cadenza.kvfs.errors import LimitExceeded
 
-__all__ = ["CompileLimits", "Program", "WasmRuntime", "WasmStatistics"]
+__all__ = ["CompileLimits", "NativeCalls", "Program", "WasmRuntime", "WasmStatistics", "native_calls"]
 
 PROGRAMS_KEPT: Final = 64                    # loaded programs that nobody runs; the rest wait on disk
 COMPILES_AT_ONCE: Final = 2
@@ -46,12 +47,13 @@ class WasmRuntime:
     """`handlers` serve the imports of every guest. Owns the engine, the cache of artifacts, the worker threads and,
     until they end, the guests."""
 
-    def __init__(self, handlers: Handlers, cache: Path, abi: str, compile_limits: CompileLimits | None = None) -> None:
+    def __init__(self, handlers: Handlers, cache: Path, abi: str, compile_limits: CompileLimits | None = None,
+                 native: NativeCalls | None = None) -> None:  # fmt: skip
         """`cache`: a directory of ours alone. `abi`: the text of kernel.wit; a program may import what is in it and has
         a handler. Raises Invalid for a WIT or a cache that will not do."""
         provided = {interface: list(functions) for interface, functions in handlers.items()}
         self._abi = wit.Abi.parse(abi)
-        self._host = Host(self._abi, handlers)
+        self._host = Host(self._abi, handlers, native)
         self._artifacts = Artifacts(cache, abi, provided, compile_limits or CompileLimits())
         self._world = hashlib.sha256(repr((FINGERPRINT, abi, sorted(provided.items()))).encode()).hexdigest()[:16]
         self._programs: WeakValueDictionary[str, Program] = WeakValueDictionary()

@@ -260,6 +260,8 @@ CADENZA_IMPORT("inference", "forward") void cadenza_forward(const cadenza_pass *
 CADENZA_IMPORT("inference", "take-pass") void cadenza_take_pass(cadenza_handle pass, cadenza_result *answer);
 CADENZA_IMPORT("inference", "decode") void cadenza_decode(const cadenza_run *run, cadenza_result *answer); /* number */
 CADENZA_IMPORT("inference", "take-tokens") void cadenza_take_tokens(cadenza_handle run, cadenza_result *answer);
+/* Blocks. Answers the token that came, or -1: cadenza_take_tokens tells how the run stands. */
+CADENZA_IMPORT("inference", "next-token") int32_t cadenza_next_token(cadenza_handle run);
 CADENZA_IMPORT("inference", "interject") void cadenza_interject(
     cadenza_handle run, const cadenza_token *tokens, size_t count, cadenza_result *answer);
 CADENZA_IMPORT("inference", "stop") void cadenza_stop(cadenza_handle run, cadenza_result *answer);

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from componentize_py_types import Err
 from wit_world.imports import inference as kernel
 
+from . import loop
 from .errors import checked, error_of
 from .events import Handle
 from .grammar import Grammar
@@ -261,7 +262,14 @@ class Run:
         """The tokens that came since the last time, one at least unless it has ended; sets `finish`."""
         if self.finish != "running":
             return []
-        await self.handle
+        # After its first tokens nothing is left to tell of its input: the rest may come in one call each.
+        if (self.computed_tokens or self.reused_tokens) and loop.running().idle:
+            token = kernel.next_token(self.handle.number)
+            if token >= 0:
+                self.interjected = []
+                return [token]
+        else:
+            await self.handle
         try:
             progress = kernel.take_tokens(self.handle.number)
         except Err as refusal:

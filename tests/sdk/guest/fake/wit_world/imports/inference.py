@@ -7,6 +7,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any
 
+from wit_world.imports import events
 from wit_world.imports.types import refuse
 from wit_world.toy import next_token, toy
 
@@ -111,6 +112,14 @@ def take_tokens(run: int) -> Any:
         return Progress(tokens, Finish.RUNNING, len(held["run"].tokens), 0, [])
     settle(held)
     return Progress(tokens, held["finish"], len(held["run"].tokens), 0, [])
+
+
+def next_token(run: int) -> int:
+    events.wait([run], events.Until.ANY, None, [])
+    held = toy.get(toy.held, run)
+    if toy.now - held["began"] >= len(held["said"]) or toy.now - held["began"] - held["taken"] != 1:
+        return -1
+    return int(take_tokens(run).tokens[0])
 
 
 def settle(held: dict[str, Any]) -> None:
