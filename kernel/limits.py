@@ -89,6 +89,7 @@ GRAMMARS = 256                              # kept compiled, of all users; those
 GRAMMARS_BYTES = 256 * MEBIBYTE             # likewise
 GRAMMARS_PER_PROCESS = 256                  # handles of grammars that are not closed
 GRAMMARS_WAITING_PER_USER = 64              # that are yet to be compiled, one after the other
+GRAMMAR_DRAFT_SECONDS = 0.005               # spent on what a grammar allows along one draft; the rest is not drafted
 GRAMMAR_TOKENS = 1024                       # given to one `advance`, answered by one `forced`
 # In llguidance's own measures, for one mask; what asks for more ends. A mask takes 4 ms at the most, mostly 20 µs.
 GRAMMAR_STEP_FUEL = 50_000                  # nodes of regular expressions
