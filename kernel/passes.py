@@ -81,6 +81,7 @@ class Work(Waitable):
         "in_line",
         "inputs",
         "line",
+        "losses",
         "missing",
         "over",
         "owner",
@@ -132,6 +133,7 @@ class Work(Waitable):
         self.since = 0.0             # loop time when it was asked for
         self.arrival = 0             # its place in line, that of its program,
         self.preempted = 0           # times that it has made room for others
+        self.losses = 0              # devices that were lost with rows of it under way
         self.sequence = 0            # and among those that have the same
         self.pid = 0                 # of the process that asked
         self.adapter = ""            # under which it is computed: a digest, or none
@@ -174,6 +176,13 @@ class Work(Waitable):
         self.fed = self.reused = 0
         self.prefilling = True
         self.join_line()
+
+    def begin_again(self) -> None:
+        """The device is gone, with all that was under way: the rest is as if it had made room for others."""
+        self.under_way = 0
+        self.admitted = self.present = False
+        self.preempt()
+        self.missing = self.engine.pager.lost_tokens(self)
 
     def join_line(self) -> None:
         """Its inputs wait to be fed. Idempotent."""

@@ -122,7 +122,7 @@ async def open_store(link: DeviceLink, language: Language, assembly: Assembly) -
     if not assembly.disk_bytes:
         return None
     facts = link.facts
-    layout = Layout(language.facts.fingerprint, facts.page_bytes, facts.page_tokens)
+    layout = Layout(language.facts.fingerprint, facts.page_bytes, facts.page_tokens, facts.weights)
     return await asyncio.to_thread(Store, assembly.state / "kv", layout, assembly.disk_bytes)
 
 

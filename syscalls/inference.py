@@ -123,6 +123,7 @@ class InferenceCalls:
             sampler=fetch_sampler(request.sampler),
             mask=fetch_mask(self._inference, request.mask),
             adapter=self._adapters.digest(process.owner, request.adapter),
+            grammar=fetch_grammar(process, request.grammar),
         ))
 
     @quick

@@ -64,8 +64,9 @@ class WasmRuntime:
         self._guests: set[Guest] = set()
         self._compiled = self._loaded = self._found = 0
 
-    async def load(self, wasm: bytes) -> Program:
-        """The program, from memory, from disk, or compiled now. Valid as long as it is held.
+    async def load(self, wasm: bytes, wall_seconds: float | None = None) -> Program:
+        """The program, from memory, from disk, or compiled now, in that time or as the limits say. Valid as long as it
+        is held.
 
         Raises Invalid (not Wasm, not a component, invalid, foreign imports, no `run`), LimitExceeded (size, compiling).
         """
@@ -79,16 +80,16 @@ class WasmRuntime:
             return self._keep(program)
         task = self._loading.get(digest)
         if task is None:
-            task = self._loading[digest] = asyncio.create_task(self._open(digest, wasm))
+            task = self._loading[digest] = asyncio.create_task(self._open(digest, wasm, wall_seconds))
             task.add_done_callback(lambda _: self._loading.pop(digest, None))
         return await asyncio.shield(task)    # others may wait for it too
 
-    async def _open(self, digest: str, wasm: bytes) -> Program:
+    async def _open(self, digest: str, wasm: bytes, wall_seconds: float | None) -> Program:
         key = f"{digest}-{self._world}"
         component = await self._from_disk(key)
         if component is None:
             async with self._compiles:
-                await self._artifacts.compile(key, wasm)
+                await self._artifacts.compile(key, wasm, wall_seconds)
             self._compiled += 1
             component = await asyncio.to_thread(self._deserialize, key)
         program = self._programs[digest] = Program(digest, component)

@@ -40,8 +40,8 @@ ProbeAnswer_Top, ProbeAnswer_Logits = record("ProbeAnswer_Top", "value"), record
 ProbeAnswer_Entropy = record("ProbeAnswer_Entropy", "value")
 ProbeAnswer_LogProbabilities = record("ProbeAnswer_LogProbabilities", "value")
 Finish = Enum("Finish", "RUNNING STOP_TOKEN STOP_SEQUENCE LENGTH CONTEXT_FULL STOPPED GRAMMAR_END", start=0)
-Draft = record("Draft", "file reads token tokens parents sampler mask adapter")
-Verdict = record("Verdict", "tokens accepted computed_tokens")
+Draft = record("Draft", "file reads token tokens parents sampler mask adapter grammar")
+Verdict = record("Verdict", "tokens accepted computed_tokens finish")
 
 
 def begin(file: int, tokens: list[int]) -> list[int]:
@@ -147,7 +147,7 @@ def verify(draft: Any) -> int:
         if parent == at and token == said[-1]:
             at = number
             said.append(following(token, 0))
-    verdict = Verdict(said, len(said) - 1, 1 + len(draft.tokens))
+    verdict = Verdict(said, len(said) - 1, 1 + len(draft.tokens), Finish.RUNNING)
     held = {"file": draft.file, "content": content, "tokens": [draft.token, *said[:-1]], "done": verdict}
     return toy.handle(held, toy.now + 1)
 
