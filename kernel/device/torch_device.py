@@ -23,12 +23,13 @@ from cadenza.kernel.device.sampling import sample
 from cadenza.kernel.limits import LANES
 from cadenza.kernel.model.adapter import check_shapes, read_adapter
 from cadenza.kernel.model.config import ModelConfig
-from cadenza.kernel.model.decoder import Attention, Decoder
+from cadenza.kernel.model.decoder import Attention, Begun, Decoder
 from cadenza.kernel.model.low_rank import NONE, read_maps
 from cadenza.kernel.model.native import NativeOperations
 from cadenza.kernel.model.operations import Operations, TorchOperations, torch_dtype
+from cadenza.kernel.model.recordings import Recordings
 from cadenza.kernel.model.weights import Progress, RandomWeights, StoredWeights, no_progress
-from cadenza.kernel.native.library_unsafe import Kernels
+from cadenza.kernel.native.library_unsafe import Kernels, Reading
 from cadenza.kvfs.errors import Internal
 
 NO_SLOTS = np.zeros(0, np.int32)
@@ -66,6 +67,8 @@ class TorchDevice:
             self._decoder = Decoder(config, weights, operations)
             self._kv = PagedKv(config, pages, page_tokens, operations.held)
         self._operations = operations
+        self._recordings = Recordings(operations) if isinstance(operations, NativeOperations) else None
+        self._readings: dict[int, Reading] = {}
         self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
         self._ask_for_masks: Callable[[], None] = lambda: None
         self._histories = Histories()
@@ -169,16 +172,24 @@ class TorchDevice:
         tokens = np.where(named, self._lanes[np.where(named, -1 - batch.tokens, 0)], batch.tokens)
         self._kv.positions[batch.slots] = batch.positions
         self._decoder.adapters.choose(slots)
-        hidden = self._decoder.forward(torch.from_numpy(tokens), torch.from_numpy(batch.positions),
-                                       self._attention(batch))
+        begun = self._decoder.begun(torch.from_numpy(tokens), torch.from_numpy(batch.positions))
+        x, added = self._through(batch, begun)
+        hidden = x + added
         if not isfinite(hidden.sum()) and not torch.isfinite(hidden).all():       # a sum is cheap, but may overflow
             self._spare(batch, hidden, np.arange(len(tokens)), result)
         return hidden
 
-    def _attention(self, batch: Batch) -> Attention:
-        if isinstance(self._operations, NativeOperations):
-            return NativeAttention(batch, self._kv, self._decoder.config, self._decoder.sights, self._operations)
-        return PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.sights)
+    def _through(self, batch: Batch, begun: Begun) -> tuple[Tensor, Tensor]:
+        """The layers. What adapters add is torch's work, which cannot be replayed."""
+        if self._recordings is None:
+            attention: Attention = PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.sights)
+            return self._decoder.through(begun, attention)
+        native = NativeAttention(batch, self._kv, self._decoder.config, self._decoder.sights, self._operations,
+                                 self._readings)  # fmt: skip
+        if self._decoder.adapters.groups:
+            return self._decoder.through(begun, native)
+        return self._recordings((len(batch.tokens), native.items), begun,
+                                lambda still: self._decoder.through(still, native))
 
     def _spare(self, batch: Batch, numbers: Tensor, tokens: Int64, result: StepResult) -> None:
         """Some of `numbers` [N, ·], those of `tokens` [N], are not finite. Where an adapter made them, only its row
@@ -219,7 +230,8 @@ class TorchDevice:
             return torch.zeros(0, self.facts.vocabulary_size)
         self._decoder.adapters.choose(slots[asked] if len(slots) else NO_SLOTS)
         logits = self._decoder.logits(hidden[torch.from_numpy(asked.astype(np.int64))])
-        if not torch.isfinite(torch.stack(torch.aminmax(logits))).all():
+        numbers = logits.numpy()                               # torch would wake its own threads for so small a thing
+        if not isfinite(numbers.max()) or not isfinite(numbers.min()):
             self._spare(batch, logits, asked.astype(np.int64), result)
         return logits
 
