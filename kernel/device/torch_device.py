@@ -184,8 +184,8 @@ class TorchDevice:
         if self._recordings is None:
             attention: Attention = PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.sights)
             return self._decoder.through(begun, attention)
-        native = NativeAttention(batch, self._kv, self._decoder.config, self._decoder.sights, self._operations,
-                                 self._readings)  # fmt: skip
+        native = NativeAttention(batch, self._kv, self._decoder.config, self._decoder.sights,
+                                 self._recordings.operations, self._readings)  # fmt: skip
         if self._decoder.adapters.groups:
             return self._decoder.through(begun, native)
         return self._recordings((len(batch.tokens), native.items), begun,

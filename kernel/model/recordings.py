@@ -1,7 +1,8 @@
 """Layers that are run again without Python: what they made the kernels do for as many tokens before, in one call.
 
 Going through Python seven times a layer costs a step of few tokens a tenth of its time, and more where other work has
-emptied the caches meanwhile: weights do. What is replayed reads and writes where it did when it was recorded; so what goes in is copied to where that lies.
+emptied the caches meanwhile: weights do. What is replayed reads and writes where it did when it was recorded; so what
+goes in is copied to where that lies.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Recordings:
     """Of one decoder's layers, by what shapes them. Used from one thread."""
 
     def __init__(self, operations: NativeOperations) -> None:
+        self.operations = operations
         self._kernels, self._scratch = operations.kernels, operations.scratch
         self._kept: dict[tuple[int, ...], tuple[int, tuple[Tensor, Tensor], Callable[[], None] | None]] = {}
 
@@ -48,7 +50,7 @@ class Recordings:
     def _record(self, key: tuple[int, ...], begun: Begun, layers: Layers) -> tuple[Tensor, Tensor]:
         """Only what kernels alone have done can be done again, in memory that has not moved meanwhile."""
         grown, answers = self._scratch.grown, []
-        with _Watch() as watch:
+        with _Watch() as watch:  # type: ignore[no-untyped-call]
             again = self._kernels.recorded(lambda: answers.append(layers(begun)))
         if grown == self._scratch.grown:
             if len(self._kept) >= MOST_KEPT:
@@ -68,7 +70,7 @@ class Recordings:
         return self._scratch(name, len(values), values[0].numel()).view(values.shape).copy_(values)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Whether torch computes anything; what only looks at memory does not count."""
 
     computed = False
