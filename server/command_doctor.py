@@ -59,6 +59,7 @@ def examine(model: str | None) -> Iterator[Finding]:
     for name in ("wasmtime", "torch", "grpcio"):
         yield _distribution(name)
     yield _interpreter(default_cache() / "python.wasm")
+    yield _calls(default_cache())
     yield _device()
     yield _maps(MAX_MAP_COUNT)
     yield from _model(model)
@@ -94,6 +95,15 @@ def _interpreter(path: Path) -> Finding:
         remedy = "pip install 'cadenza[build]', or copy a built image there"
         return Finding("python image", "fault", f"not at {path}, and componentize-py is not installed", remedy)
     return Finding("python image", "warning", found, "the first 'cadenza serve' takes a minute longer")
+
+
+def _calls(cache: Path) -> Finding:
+    from cadenza.kernel.wasm.runtime import native_calls
+
+    if native_calls(cache) is not None:
+        return Finding("system calls", "ok", "those that block are recorded by compiled C")
+    return Finding("system calls", "warning", "those that block are recorded in Python, which takes a little longer",
+                   "install a C compiler, or set CC")
 
 
 def _device() -> Finding:
