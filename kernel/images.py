@@ -12,9 +12,12 @@ import asyncio
 import hashlib
 import io
 import json
+import lzma
 import os
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -185,7 +188,8 @@ def read_sources(data: bytes) -> Payload:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _read_archive(archive)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError, struct.error,
+            zlib.error, lzma.LZMAError) as error:
         raise Invalid(f"the zip archive cannot be read: {error}", "data") from error
 
 
