@@ -71,11 +71,12 @@ class ImageStore:
             self._images.setdefault(image.owner, {})[image.digest] = image
 
     async def add(self, owner: str, data: bytes, *, name: str = "", kind: str = "") -> Image:
-        """Checks and keeps an upload. The same bytes again only change the name. Raises Invalid, LimitExceeded."""
+        """Checks and keeps an upload. The same bytes again get the name anew, as its newest. Raises Invalid,
+        LimitExceeded."""
         image = Image(hashlib.sha256(data).hexdigest(), name, kind or detect_kind(data), owner, len(data), time.time())
         known = self._images.get(owner, {}).get(image.digest)
         if known is not None:
-            image = replace(known, name=name or known.name)
+            image = replace(known, name=name or known.name, created_at=image.created_at)
         else:
             self._ensure_room(owner, data)
             executable = await self._check(image, data)
