@@ -277,11 +277,11 @@ async def test_a_draft_is_verified_as_decoding_would_go_on() -> None:
         with pytest.raises(NotFound):
             desk.ask(process, "inference.take-pass", handle)
         await desk.wait(process, handle)
-        assert desk.ask(process, "inference.take-verified", handle) == (said[:4], 3, 6)
+        assert desk.ask(process, "inference.take-verified", handle) == (said[:4], 3, 6, "running")
         assert desk.ask(process, "kv.tokens", file, {"first": 0, "count": 5}).tolist() == [5, 6, *said[:3]]
         assert process.tokens == 6 + 4
         with pytest.raises(Invalid):
             desk.ask(process, "inference.verify", a_draft(file, said[3], [1, 2], [0, 2]))
         handle = desk.ask(process, "inference.verify", a_draft(file, said[3], [], [], sampler=hot))
         await desk.wait(process, handle)
-        assert desk.ask(process, "inference.take-verified", handle) == (said[4:5], 0, 1)
+        assert desk.ask(process, "inference.take-verified", handle) == (said[4:5], 0, 1, "running")

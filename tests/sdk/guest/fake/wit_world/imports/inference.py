@@ -7,6 +7,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any
 
+from wit_world.imports import events
 from wit_world.imports.types import refuse
 from wit_world.toy import next_token, toy
 
@@ -38,8 +39,8 @@ ProbeAnswer_Top, ProbeAnswer_Logits = record("ProbeAnswer_Top", "value"), record
 ProbeAnswer_Entropy = record("ProbeAnswer_Entropy", "value")
 ProbeAnswer_LogProbabilities = record("ProbeAnswer_LogProbabilities", "value")
 Finish = Enum("Finish", "RUNNING STOP_TOKEN STOP_SEQUENCE LENGTH CONTEXT_FULL STOPPED GRAMMAR_END", start=0)
-Draft = record("Draft", "file reads token tokens parents sampler mask adapter")
-Verdict = record("Verdict", "tokens accepted computed_tokens")
+Draft = record("Draft", "file reads token tokens parents sampler mask adapter grammar")
+Verdict = record("Verdict", "tokens accepted computed_tokens finish")
 
 
 def begin(file: int, tokens: list[int]) -> list[int]:
@@ -113,6 +114,14 @@ def take_tokens(run: int) -> Any:
     return Progress(tokens, held["finish"], len(held["run"].tokens), 0, [])
 
 
+def next_token(run: int) -> int:
+    events.wait([run], events.Until.ANY, None, [])
+    held = toy.get(toy.held, run)
+    if toy.now - held["began"] >= len(held["said"]) or toy.now - held["began"] - held["taken"] != 1:
+        return -1
+    return int(take_tokens(run).tokens[0])
+
+
 def settle(held: dict[str, Any]) -> None:
     if held["file"] in toy.busy and held["taken"]:
         toy.files[held["file"]] += held["run"].tokens + held["said"][: held["taken"] - 1]
@@ -137,7 +146,7 @@ def verify(draft: Any) -> int:
         if parent == at and token == said[-1]:
             at = number
             said.append(next_token(token, 0))
-    verdict = Verdict(said, len(said) - 1, 1 + len(draft.tokens))
+    verdict = Verdict(said, len(said) - 1, 1 + len(draft.tokens), Finish.RUNNING)
     held = {"file": draft.file, "content": content, "tokens": [draft.token, *said[:-1]], "done": verdict}
     return toy.handle(held, toy.now + 1)
 
