@@ -196,7 +196,7 @@ def test_a_draft_is_verified_anew() -> None:
         await asyncio.sleep(0)
         bench.link.die()
         await bench.settle()
-        assert draft.take() == Verdict(said, 2, 4)
+        assert draft.take() == Verdict(said, 2, 4, "running")
         bench.link.die()                                       # right after what was accepted has moved
         again = bench.decode(file, said[2:], 2)
         await bench.settle()
