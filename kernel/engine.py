@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from cadenza.kernel.batch_builder import BatchBuilder, Late
 from cadenza.kernel.batcher import BatchPolicy, Share
 from cadenza.kernel.breadth import PLAIN, STEP_BREADTH
 from cadenza.kernel.costs import Costs
+from cadenza.kernel.decodes import Decodes
 from cadenza.kernel.device.batch import StepResult
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.lanes import Lanes
@@ -31,6 +32,7 @@ from cadenza.kernel.pager import Pager
 from cadenza.kernel.passes import Row, Work
 from cadenza.kernel.recall import Recall
 from cadenza.kernel.reclaim import Reclaimer
+from cadenza.kernel.runs import Run
 from cadenza.kernel.waits import Waits
 from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, Invalid, LimitExceeded, NoPages
 from cadenza.kvfs.file import File
@@ -49,6 +51,7 @@ class Engine:
             raise Invalid(f"{run_ahead} steps at a time; there may be 1 to {MOST_RUN_AHEAD_STEPS}", "run_ahead")
         self.link = link
         self.lanes = Lanes(LANES)
+        self.decodes = Decodes(LANES)
         self.ledger = Ledger()
         self._policy = policy
         self.pager = pager
@@ -60,8 +63,9 @@ class Engine:
         self.idle: Callable[[], None] = lambda: None        # called whenever the last work has ended
         self._work: dict[Work, None] = {}
         self._admitted: set[Work] = set()                   # in hand
+        self.arriving: set[Work] = set()                    # of them: all that may have pages to come, and maybe others
         self._yielding: Work | None = None                  # makes room for more urgent work, once its rows are back
-        self._submitted: deque[tuple[int, list[Row], Late]] = deque()
+        self._submitted: deque[tuple[int, Sequence[Run], list[Row], Late]] = deque()
         self._arrivals = 0
         self._pump_is_due = False
         self._alarm: asyncio.TimerHandle | None = None      # when the policy wants to be asked again
@@ -115,6 +119,7 @@ class Engine:
         self._work.pop(work, None)
         self.pager.loading.discard(work)
         self._admitted.discard(work)
+        self.arriving.discard(work)
         if self._yielding is work:
             self._yielding = None
         if self._work:
@@ -171,13 +176,15 @@ class Engine:
 
     def _submit(self, shares: list[Share]) -> bool:
         """Whether a step has been submitted: none is when no chosen work could get pages, and nothing moves."""
-        builder = BatchBuilder(self.pager.next_step, self.pager.pool)
-        rows, starved = self._gather(shares, builder) if shares else ([], [])
+        others = [share for share in shares if not share[0].steady]
+        going = self.decodes.go_on([work for work, _ in shares if work.steady], self.pager.next_step)
+        builder = BatchBuilder(self.pager.next_step, self.pager.pool, going)
+        rows, starved = self._gather(others, builder)
         for work, _ in starved:
             work.turned_away = True
         self.reclaimer.unasked()
-        if rows or self.pager.moving:
-            if rows:
+        if builder.rows or self.pager.moving:
+            if builder.rows:
                 self._starved_since = None
                 self.reclaimer.step_tokens = builder.tokens
             batch = builder.build()
@@ -186,7 +193,7 @@ class Engine:
             self.tokens_done += builder.tokens
             self.rows_done += builder.rows
             self.pages_copied += len(batch.copies)
-            self._submitted.append((batch.step, rows, builder.late))
+            self._submitted.append((batch.step, going.runs, rows, builder.late))
             self.link.submit(batch)
             return True
         if starved:
@@ -273,7 +280,8 @@ class Engine:
     def _admit(self, work: Work) -> None:
         """Raises NoPages if there is no room for it."""
         self.pager.part_lost(work)
-        pool, promised = self.pager.pool, sum(1 + self._to_come(other) for other in self._admitted)
+        self.arriving = {each for each in self.arriving if each.prefilling or each.missing or not each.present}
+        pool, promised = self.pager.pool, len(self._admitted) + sum(map(self._to_come, self.arriving))
         needed = self._to_come(work)
         if needed + promised > pool.free and not self.reclaimer.make_room(needed + promised, work) and (
                 promised or needed > pool.free):
@@ -282,6 +290,7 @@ class Engine:
         work.missing = self.pager.lost_tokens(work)
         work.admitted = True
         self._admitted.add(work)
+        self.arriving.add(work)
         work.trace.admitted(self.ledger.now, len(work.inputs) - work.fed if work.prefilling else 0, work.reused)
 
     def _to_come(self, work: Work) -> int:
@@ -312,6 +321,7 @@ class Engine:
             lesser = [each for each in self._admitted if each.priority < work.priority and not each.preempted]
             if lesser:
                 self._yielding = _last(lesser)
+                self._yielding.catch_up()
                 self._end_yielding()
 
     def _end_yielding(self) -> None:
@@ -322,6 +332,8 @@ class Engine:
         """Only while no row of it is under way."""
         self._yielding = None
         self._admitted.discard(work)
+        self.arriving.discard(work)
+        work.catch_up()
         work.preempted += 1
         work.trace.preempted()
         self.reclaimer.set_aside(work)
@@ -335,13 +347,19 @@ class Engine:
         return now - self._starved_since >= self._patience
 
     def _deliver(self, result: StepResult) -> None:
-        step, rows, _ = self._submitted.popleft()
+        step, going, rows, _ = self._submitted.popleft()
         assert step == result.step, f"step {result.step} came back where {step} was due"
         self.steps_done += 1
         self.samples_done += len(result.tokens)
         self.device_seconds += result.seconds
         self.pager.answered(step)
         failed = frozenset(result.failed_rows.tolist())
+        if result.error or failed:
+            going, rows = (), [*(Row(run, number, number + 1, 0, 0) for number, run in enumerate(going)), *rows]
+        for run, token in zip(going, result.tokens.tolist(), strict=False):
+            run.under_way -= 1
+            if not run.over:
+                run.accept_next(token)
         for number, row in enumerate(rows):
             row.work.under_way -= 1
             if row.work.over:
@@ -352,8 +370,8 @@ class Engine:
                 row.work.fail(Invalid("under this adapter the model computes numbers that are not finite", "adapter"))
             else:
                 row.work.accept(result, row)
-        if self._submitted and self._submitted[0][2]:
-            self.link.give_masks([(index, late.mask()) for index, late in self._submitted[0][2]])
+        if self._submitted and self._submitted[0][3]:
+            self.link.give_masks([(index, late.mask()) for index, late in self._submitted[0][3]])
         self._end_yielding()
         self._pump_soon()
 

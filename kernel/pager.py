@@ -225,8 +225,7 @@ class Pager:
         """Whoever could write to one of `pages` without asking asks first from now on: so copies are never stale. Of
         files that share their last page one may have room in it."""
         for file in self.files.living:
-            if file.table.room and file.table.last_page in pages:
-                file.forget_room()
+            file.forget_room(pages)
 
     # --- what storage asks ---
 

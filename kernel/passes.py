@@ -80,6 +80,7 @@ class Work(Waitable):
         "file",
         "in_line",
         "inputs",
+        "lane",
         "line",
         "missing",
         "over",
@@ -96,6 +97,7 @@ class Work(Waitable):
         "sequence",
         "since",
         "start",
+        "steady",
         "trace",
         "turn",
         "turned_away",
@@ -139,6 +141,8 @@ class Work(Waitable):
         self.trace: Untraced = UNTRACED
         self.turn = 0                # step in which it last had a row
         self.under_way = 0           # rows submitted and not accepted
+        self.steady = False          # it goes on without being asked: see decodes.py
+        self.lane = -1               # under which the device remembers what it sampled, if it does
 
     def wanted(self) -> int:
         """How many tokens could go into the next step; 0 when there is nothing to submit for now."""
@@ -151,6 +155,9 @@ class Work(Waitable):
     def accept(self, result: StepResult, row: Row) -> None:
         """Takes what a row of this work brought back."""
         raise NotImplementedError
+
+    def catch_up(self) -> None:
+        """It is steady no more: what it is, and its file, is as if it had been asked for each row. Idempotent."""
 
     @property
     def spared(self) -> int:
@@ -180,6 +187,8 @@ class Work(Waitable):
         if not self.in_line:
             self.in_line = True
             self.line = self.engine.ledger.join(self.owner, self.priority)
+            if self.admitted:
+                self.engine.arriving.add(self)
 
     def leave_line(self) -> None:
         """Idempotent."""
@@ -298,6 +307,9 @@ class Pass(OneAnswer):
         self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, self.breadth.reads, told)
         self.plain = self.plain and visible is None
         self._completion = PassCompletion([], [], 0)
+
+    def catch_up(self) -> None:
+        """It is steady no more: what it is, and its file, is as if it had been asked for each row. Idempotent."""
 
     @property
     def spared(self) -> int:

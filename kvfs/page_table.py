@@ -198,6 +198,16 @@ class PageTable:
         self.room -= 1
         return slot
 
+    def append_all(self, tokens: Sequence[int], position: int) -> None:
+        """Appends tokens where there is `room`, at positions that rise from `position` on."""
+        leaf, count = self.leaves[-1], len(tokens)
+        leaf.tokens.extend(tokens)
+        leaf.positions.extend(range(position, position + count))
+        if position == self.straight == self.count:
+            self.straight += count
+        self.next_position = max(self.next_position, position + count)
+        self.count, self.next_slot, self.room = self.count + count, self.next_slot + count, self.room - count
+
     def fill(self, pages: list[int], tokens: Int32, positions: Int32) -> None:
         """The contents of an empty table: tokens in `pages`, of which it takes over one reference each."""
         assert self.count == 0, "only an empty table is filled"
