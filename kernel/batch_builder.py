@@ -6,9 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cadenza.kernel.decodes import ADAPTER, LENGTH, NOBODY, PAGES, POSITION, SLOT, STRAIGHT, TOP_K, Going
+from cadenza.kernel.decodes import LENGTH, NOBODY, POSITION, SLOT, Going
 from cadenza.kernel.device.batch import Batch, Int32, UInt8
 from cadenza.kernel.device.penalties import OFF
 from cadenza.kernel.guide import LateMask
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 NOTHING = np.zeros(0, np.int32)
 
 
-NONE: tuple[tuple[Any, ...]] = ((),)
 Late = list[tuple[int, LateMask]]        # masks that are not known yet, by their index
 
 
@@ -37,7 +35,7 @@ class BatchBuilder:
         self.step = step
         self._pool = pool
         self._going = going
-        self._first = first = len(going.runs)            # rows, tokens, segments and samples before those in the lists
+        self._first = first = len(going.group.runs)            # rows, tokens, segments and samples before those in the lists
         self.rows = first
         self.samples = first
         self.probes = 0
@@ -46,14 +44,15 @@ class BatchBuilder:
         self._tokens: list[int] = []
         self._positions: list[int] = []
         self._slots: list[int] = []
-        self._row_starts = [first]
-        self._segment_starts = [first]
+        self._row_starts: list[int] = []
+        self._segment_starts: list[int] = []
         self._segment_tokens: list[int] = []
         self._segment_places: dict[int, tuple[int, int, int]] = {}      # first, skip, shift, where one of them is not 0
         self._pages: list[Int32] = []
         self._adapters: dict[int, int] = {}                             # slots, of rows that have one
         self._contiguous: list[bool] = []
-        self._visible_starts = [0]
+        self._visible_starts: list[int] = []
+        self._visible_count = 0
         self._visible: list[Int32] = []
         self._samples: list[tuple[int, int, int, int]] = []              # token, lane, draw, mask
         self._samplers: list[Sampler] = []
@@ -97,7 +96,7 @@ class BatchBuilder:
         self._add_segments(file, offset)
         self._segment_starts.append(self._first + len(self._segment_tokens))
         self._contiguous.append(not reads and file.contiguous)
-        self._visible_starts.append(self._visible_starts[-1])
+        self._visible_starts.append(self._visible_count)
         self.rows += 1
         return first
 
@@ -112,14 +111,14 @@ class BatchBuilder:
         self._add_segment(file.table.pages()[: -(-end // file.page_tokens)], end)
         self._segment_starts.append(self._first + len(self._segment_tokens))
         self._contiguous.append(file.contiguous)
-        self._visible_starts.append(self._visible_starts[-1])
+        self._visible_starts.append(self._visible_count)
         self.rows += 1
         return row
 
     def add_visible(self, ranges: Int32) -> None:
         """Ranges ([·, 3]: token of the row, first, count) of the row last added."""
         self._visible.append(ranges)
-        self._visible_starts[-1] += len(ranges)
+        self._visible_starts[-1] = self._visible_count = self._visible_count + len(ranges)
 
     def add_adapter(self, slot: int) -> None:
         """Of the row last added."""
@@ -153,33 +152,30 @@ class BatchBuilder:
         self._scores.extend(enumerate(targets, token))
 
     def build(self) -> Batch:
-        frames, size, first, columns = self._pool.frames, self._pool.page_tokens, self._first, self._going.columns
-        starts = np.arange(first, dtype=np.int32)
-        slots = _behind(columns[SLOT], self._slots)
-        places = np.zeros((3, first + len(self._segment_tokens)), np.int32)
-        for segment, place in self._segment_places.items():
-            places[:, segment] = place
-        pages = np.concatenate([self._going.pages, *self._pages]) if self._pages else self._going.pages
+        frames, size, (group, columns) = self._pool.frames, self._pool.page_tokens, self._going
         batch = Batch(
-            step=self.step,
-            tokens=_behind(-1 - self._going.lanes, self._tokens),
-            positions=_behind(columns[POSITION], self._positions),
-            slots=frames[slots // size] * np.int32(size) + slots % size,
-            row_starts=_behind(starts, self._row_starts),
-            segment_starts=_behind(starts, self._segment_starts),
-            segment_tokens=_behind(columns[LENGTH], self._segment_tokens),
-            segment_firsts=places[0],
-            segment_skips=places[1],
-            segment_shifts=places[2],
-            page_starts=np.zeros(places.shape[1] + 1, np.int32),
-            pages=frames[pages],
-            contiguous=_behind(columns[STRAIGHT].astype(np.uint8), self._contiguous),
-            visible_starts=_behind(np.zeros(first, np.int32), self._visible_starts),
+            step=self.step, tokens=group.tokens, positions=columns[POSITION], slots=columns[SLOT],
+            row_starts=group.starts, segment_starts=group.starts, segment_tokens=columns[LENGTH],
+            segment_firsts=group.nothing[1:], segment_skips=group.nothing[1:], segment_shifts=group.nothing[1:],
+            page_starts=group.page_starts, pages=group.pages, contiguous=group.straight, visible_starts=group.nothing,
         )
-        _behind(columns[PAGES], list(map(len, self._pages))).cumsum(out=batch.page_starts[1:])
-        if self._adapters or (columns[ADAPTER] >= 0).any():
+        if self._tokens:
+            slots = np.array(self._slots, np.int32)
+            places = np.zeros((3, len(self._segment_tokens)), np.int32)
+            for segment, place in self._segment_places.items():
+                places[:, segment] = place
+            page_starts = len(group.pages) + np.cumsum([len(pages) for pages in self._pages])
+            _put_behind(batch, {
+                "tokens": self._tokens, "positions": self._positions,
+                "slots": frames[slots // size] * np.int32(size) + slots % size,
+                "row_starts": self._row_starts, "segment_starts": self._segment_starts,
+                "segment_tokens": self._segment_tokens, "segment_firsts": places[0], "segment_skips": places[1],
+                "segment_shifts": places[2], "page_starts": page_starts, "pages": frames[np.concatenate(self._pages)],
+                "contiguous": self._contiguous, "visible_starts": self._visible_starts,
+            })
+        if self._adapters or group.adapted:
             batch.adapters = np.full(self.rows, -1, np.int32)
-            batch.adapters[:first] = columns[ADAPTER]
+            batch.adapters[: self._first] = group.adapters
             for row, slot in self._adapters.items():
                 batch.adapters[row] = slot
         if self.copies:
@@ -200,11 +196,11 @@ class BatchBuilder:
             table = file.table
             if table.count:
                 if offset:
-                    self._segment_places[self._first + len(self._segment_tokens)] = offset, 0, 0
+                    self._segment_places[len(self._segment_tokens)] = offset, 0, 0
                 self._add_segment(table.pages(), table.count)
             return
         for pages, first, skip, count, shift in file.segments():
-            self._segment_places[self._first + len(self._segment_tokens)] = offset + first, skip, shift
+            self._segment_places[len(self._segment_tokens)] = offset + first, skip, shift
             self._add_segment(pages, count)
 
     def _add_segment(self, pages: Int32, tokens: int) -> None:
@@ -212,25 +208,24 @@ class BatchBuilder:
         self._pages.append(pages)
 
     def _build_samples(self, batch: Batch) -> None:
-        going = self._going
-        tokens, lanes, draws, masks = zip(*self._samples, strict=True) if self._samples else NONE * 4
-        temperature, top_k, top_p, min_p, seeds, _, penalties = zip(*self._samplers, strict=True) if self._samples else NONE * 7
-        batch.sample_tokens = _behind(np.arange(self._first, dtype=np.int32), tokens)
-        batch.sample_lanes = _behind(going.lanes, lanes)
-        batch.temperature = _behind(going.floats[0], temperature)
-        batch.top_k = _behind(going.columns[TOP_K], top_k)
-        batch.top_p = _behind(going.floats[1], top_p)
-        batch.min_p = _behind(going.floats[2], min_p)
-        batch.seeds = _behind(going.seeds, seeds)
-        batch.draws = _behind((going.columns[LENGTH] - 1).astype(np.int64), draws)
-        batch.sample_masks = _behind(np.full(self._first, -1, np.int32), masks)
+        group, columns = self._going
+        batch.sample_tokens, batch.sample_lanes, batch.sample_masks = group.starts[:-1], group.lanes, group.masks
+        batch.temperature, batch.top_k, batch.top_p, batch.min_p = group.temperature, group.top_k, group.top_p, group.min_p
+        batch.seeds, batch.draws = group.seeds, (columns[LENGTH] - 1).astype(np.int64)
+        if self._samples:
+            tokens, lanes, draws, masks = zip(*self._samples, strict=True)
+            temperature, top_k, top_p, min_p, seeds, _, _ = zip(*self._samplers, strict=True)
+            _put_behind(batch, {
+                "sample_tokens": tokens, "sample_lanes": lanes, "draws": draws, "sample_masks": masks,
+                "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seeds": seeds,
+            })
         if self._masks:
             batch.masks = np.stack([mask for _, mask in self._masks.values()])
             batch.late_masks = np.array([index for index, _ in self.late], np.int32)
         if self._biased:
             self._build_biases(batch)
         if self._told:
-            penalties = (*[None] * self._first, *penalties)
+            penalties = [None] * self._first + [sampler.penalties for sampler in self._samplers]
             batch.penalties = np.array([each[:3] if each else OFF for each in penalties], np.float32)
             batch.windows = np.array([each.window if each else 0 for each in penalties], np.int32)
             told = [self._told.get(sample, NOTHING) for sample in range(self.samples)]
@@ -252,8 +247,8 @@ class BatchBuilder:
         batch.asked_starts = np.array(self._asked_starts, np.int32)
 
 
-def _behind(first: NDArray[Any], rest: Sequence[object]) -> NDArray[Any]:
-    """`rest` after `first`."""
-    if not rest:
-        return np.ascontiguousarray(first)
-    return np.concatenate((first, np.array(rest, first.dtype))) if len(first) else np.array(rest, first.dtype)
+def _put_behind(batch: Batch, arrays: dict[str, Any]) -> None:
+    """Each behind what the batch has of that name."""
+    for name, rest in arrays.items():
+        first = getattr(batch, name)
+        setattr(batch, name, np.concatenate((first, np.array(rest, first.dtype))))

@@ -1,12 +1,14 @@
-"""Runs that merely go on: a token each step, drawn as the last one was, into a page that has room.
+"""Runs that merely go on: a token each step, drawn as the last one was, appended to their own file.
 
 Nearly all rows are theirs, so they are kept in columns, a place for each lane, and all that have a row in a step are
-put into it, and moved on by a token, at once. A run enters when it has submitted a row itself and has room for more; it
-leaves when its page is full or its last token is asked for, or when anything but that is to be done with it. What it
-has fed meanwhile its file is told then (`Run.catch_up`); whoever looks at the file before makes it leave.
+put into it, and moved on by a token, at once. A run enters when its last page has room; it leaves when it would have
+to ask for another one, when its last token is asked for, or when anything else is to be done with it. Only then its
+file is told what it has been fed meanwhile (`Run.catch_up`); whoever looks at the file before makes it leave.
 
-    row of a lane   slot · position · tokens before and with it · rows left · straight · pages · adapter · top-k
-    per step           1          1                           1          −1          0       0         0       0
+    of a lane   slot · position · tokens, it included · room in its page · rows left · straight · pages · adapter · top-k
+    each step     1         1              1                   −1               −1          0         0        0       0
+
+Slots and pages are the device's: those of work in hand stay where they are.
 """
 
 from __future__ import annotations
@@ -17,74 +19,140 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from cadenza.kernel.device.batch import Float32, Int32, UInt64
+from cadenza.kvfs.errors import LimitExceeded, NoPages
 
 if TYPE_CHECKING:
     from cadenza.kernel.passes import Work
     from cadenza.kernel.runs import Run
+    from cadenza.kvfs.pool import PagePool
 
-SLOT, POSITION, LENGTH, LEFT, STRAIGHT, PAGES, ADAPTER, TOP_K = range(8)
-_ON = np.array([1, 1, 1, -1, 0, 0, 0, 0], np.int32)
-NOTHING = np.zeros(0, np.int32)
+SLOT, POSITION, LENGTH, ROOM, LEFT, STRAIGHT, PAGES, ADAPTER, TOP_K = COLUMNS = range(9)
+_ON = np.array([1, 1, 1, -1, -1, 0, 0, 0, 0], np.int32)
+
+
+class Group:
+    """Runs that have a row each in a step, and what of these rows is the same in the next step of the same runs."""
+
+    def __init__(self, lanes: list[int], runs: list[Run], columns: Int32, floats: Float32, seeds: UInt64) -> None:
+        rows = len(lanes)
+        self.numbers, self.runs = lanes, runs
+        self.lanes = np.array(lanes, np.int32)                          # [R], and so are all but the starts
+        self.tokens = -1 - self.lanes
+        self.starts = np.arange(rows + 1, dtype=np.int32)
+        self.nothing = np.zeros(rows + 1, np.int32)
+        self.straight = columns[STRAIGHT].astype(np.uint8)
+        self.adapters, self.top_k = columns[ADAPTER].copy(), columns[TOP_K].copy()
+        self.adapted = rows > 0 and int(self.adapters.max()) >= 0       # whether one of them has an adapter
+        self.temperature, self.top_p, self.min_p = np.ascontiguousarray(floats.T)
+        self.seeds = seeds
+        self.masks = np.full(rows, -1, np.int32)
+        self.page_starts = self.nothing
+        self.pages = self.nothing[:0]
+
+    def turn_pages(self, pages: list[Int32], counts: Int32) -> None:
+        """The pages of all, and how many each has."""
+        self.pages = np.concatenate(pages)
+        self.page_starts = np.zeros(len(pages) + 1, np.int32)
+        counts.cumsum(out=self.page_starts[1:])
 
 
 class Going(NamedTuple):
-    """Rows of one step, a token and a sample each. `columns` [8, R] as above; slots and pages are the pool's."""
+    """The rows of a group in one step: `columns` [9, R] as above."""
 
-    runs: Sequence[Run]
-    lanes: Int32                     # [R]
+    group: Group
     columns: Int32
-    pages: Int32                     # of all rows, one after the other
-    floats: Float32                  # [3, R] temperature, top-p, min-p
-    seeds: UInt64                    # [R]
 
 
-NOBODY = Going((), NOTHING, np.zeros((8, 0), np.int32), NOTHING, np.zeros((3, 0), np.float32), np.zeros(0, np.uint64))
+_NO_COLUMNS = np.zeros((len(COLUMNS), 0), np.int32)
+NOBODY = Going(Group([], [], _NO_COLUMNS, np.zeros((0, 3), np.float32), np.zeros(0, np.uint64)), _NO_COLUMNS)
 
 
 class Decodes:
     """The columns. `lanes`: how many there may be."""
 
-    def __init__(self, lanes: int) -> None:
-        self._columns = np.zeros((lanes, 8), np.int32)
+    def __init__(self, lanes: int, pool: PagePool) -> None:
+        self._pool = pool
+        self._columns = np.zeros((lanes, len(COLUMNS)), np.int32)
         self._floats = np.zeros((lanes, 3), np.float32)
         self._seeds = np.zeros(lanes, np.uint64)
         self._runs: dict[int, Run] = {}                  # by lane
         self._pages: dict[int, Int32] = {}               # of those that are in
+        self._group = NOBODY.group                       # of the last step
+        self._full: list[Run] = []                       # whose page is, or was when they left
+        self._turned = False                             # somebody has entered since, maybe with another page
 
-    def enter(self, run: Run, position: int, rows: int, adapter: int) -> None:
-        """`run`, whose next token stands at `position`, may have so many `rows`, at least one, before it leaves."""
+    def enter(self, run: Run, position: int, left: int, adapter: int) -> None:
+        """`run`, whose next token stands at `position`, for so many rows, at least one."""
         lane, table, sampler = run.lane, run.file.table, run.sampler
         if self._runs.get(lane) is not run:
-            self._runs[lane] = run
+            self._runs[lane], self._group = run, NOBODY.group
             self._floats[lane] = sampler.temperature, sampler.top_p, sampler.min_p
             self._seeds[lane] = sampler.seed
-        self._pages[lane] = pages = table.pages()
-        self._columns[lane] = (table.next_slot, position, table.count + 1, rows, table.straight == table.count,
-                               len(pages), adapter, sampler.top_k)
+        self._pages[lane] = pages = self._pool.frames[table.pages()]
+        size = self._pool.page_tokens
+        self._columns[lane] = (pages[-1] * size + size - table.room, position, table.count + 1, table.room, left,
+                               table.straight == table.count, len(pages), adapter, sampler.top_k)
+        self._turned = True
 
-    def leave(self, lane: int) -> int:
-        """Where the next token of the run stands that had entered with this lane."""
-        del self._pages[lane]
-        return int(self._columns[lane, POSITION])
+    def leave(self, run: Run) -> int:
+        """The position of its next token."""
+        del self._pages[run.lane]
+        return int(self._columns[run.lane, POSITION])
 
-    def forget(self, lane: int) -> None:
-        """Its run is over."""
-        self._runs.pop(lane, None)
+    def forget(self, run: Run) -> None:
+        """It is over, and its lane somebody else's. Idempotent."""
+        if self._runs.get(run.lane) is run:
+            del self._runs[run.lane]
+
+    def turn_pages(self) -> None:
+        """Those whose page is full have another. Who gets none without asking somebody to make room leaves."""
+        full, self._full = self._full, []
+        runs: dict[str, list[Run]] = {}
+        for run in full:
+            if run.steady:
+                runs.setdefault(run.owner, []).append(run)
+        for owner, some in runs.items():
+            try:
+                for run in some:
+                    run.allow_pages(1)
+                pages = self._pool.allocate(len(some), owner)
+            except (NoPages, LimitExceeded):
+                for run in some:
+                    run.catch_up()
+            else:
+                self._turn(some, pages)
+
+    def _turn(self, runs: list[Run], pages: list[int]) -> None:
+        frames, size = self._pool.frames, self._pool.page_tokens
+        for run, page in zip(runs, pages, strict=True):
+            self._pages[run.lane] = frames[run.file.add_page(page)]
+            columns = self._columns[run.lane]
+            columns[SLOT], columns[ROOM] = frames[page] * size, size
+            columns[PAGES] += 1
+        self._turned = True
 
     def go_on(self, works: Sequence[Work], step: int) -> Going:
-        """Puts a row of each of `works`, all of which are in, into `step`. Who has no more to come leaves."""
+        """A row of each of `works`, all of which are in, for `step`. Who has no more to come leaves."""
         if not works:
             return NOBODY
-        numbers = [work.lane for work in works]
-        runs, lanes = [self._runs[lane] for lane in numbers], np.array(numbers, np.int32)
-        rows = self._columns[lanes]
-        self._columns[lanes] = rows + _ON
-        columns = np.ascontiguousarray(rows.T)
-        pages = [self._pages[lane] for lane in numbers]
-        going = Going(runs, lanes, columns, np.concatenate(pages), self._floats[lanes].T, self._seeds[lanes])
-        for run in runs:
+        lanes = [work.lane for work in works]
+        group = self._group
+        if lanes != group.numbers:
+            runs = [self._runs[lane] for lane in lanes]
+            group = Group(lanes, runs, self._columns[lanes].T, self._floats[lanes], self._seeds[lanes])
+        rows = self._columns[group.lanes]
+        columns = rows.T.copy()
+        if self._turned or group is not self._group:
+            group.turn_pages([self._pages[lane] for lane in lanes], columns[PAGES])
+            self._turned, self._group = False, group
+        rows += _ON
+        self._columns[group.lanes] = rows
+        for run in group.runs:
             run.turn = step
             run.under_way += 1
-        for last in np.flatnonzero(columns[LEFT] == 1).tolist():
-            runs[last].catch_up()
-        return going
+        for number in (np.minimum(columns[ROOM], columns[LEFT]) == 1).nonzero()[0].tolist():
+            if columns[LEFT, number] == 1:
+                group.runs[number].catch_up()
+            else:
+                self._full.append(group.runs[number])
+        return Going(group, columns)

@@ -51,10 +51,10 @@ class Engine:
             raise Invalid(f"{run_ahead} steps at a time; there may be 1 to {MOST_RUN_AHEAD_STEPS}", "run_ahead")
         self.link = link
         self.lanes = Lanes(LANES)
-        self.decodes = Decodes(LANES)
         self.ledger = Ledger()
         self._policy = policy
         self.pager = pager
+        self.decodes = Decodes(LANES, pager.pool)
         self.waits = Waits()
         self.reclaimer = Reclaimer(pager, memory or Foresight(), self.waits, costs or Costs())
         self._run_ahead = run_ahead
@@ -176,7 +176,7 @@ class Engine:
 
     def _submit(self, shares: list[Share]) -> bool:
         """Whether a step has been submitted: none is when no chosen work could get pages, and nothing moves."""
-        others = [share for share in shares if not share[0].steady]
+        others = self._going_on(shares) if shares else []
         going = self.decodes.go_on([work for work, _ in shares if work.steady], self.pager.next_step)
         builder = BatchBuilder(self.pager.next_step, self.pager.pool, going)
         rows, starved = self._gather(others, builder)
@@ -193,7 +193,7 @@ class Engine:
             self.tokens_done += builder.tokens
             self.rows_done += builder.rows
             self.pages_copied += len(batch.copies)
-            self._submitted.append((batch.step, going.runs, rows, builder.late))
+            self._submitted.append((batch.step, going.group.runs, rows, builder.late))
             self.link.submit(batch)
             return True
         if starved:
@@ -201,6 +201,14 @@ class Engine:
         elif shares and not self.pager.loading:
             self._pump_soon()
         return False
+
+    def _going_on(self, shares: list[Share]) -> list[Share]:
+        """Lets those go on that can; the others."""
+        self.decodes.turn_pages()
+        for work, _ in shares:
+            if not work.steady and work is not self._yielding:
+                work.go_on()
+        return [share for share in shares if not share[0].steady]
 
     def _gather(self, shares: list[Share], builder: BatchBuilder) -> tuple[list[Row], list[tuple[Work, NoPages]]]:
         """The rows that are in the batch then, and who found no pages."""

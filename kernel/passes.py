@@ -156,6 +156,9 @@ class Work(Waitable):
         """Takes what a row of this work brought back."""
         raise NotImplementedError
 
+    def go_on(self) -> None:
+        """It wants a row in the step that is being formed: is steady from now on, if it can be."""
+
     def catch_up(self) -> None:
         """It is steady no more: what it is, and its file, is as if it had been asked for each row. Idempotent."""
 
@@ -307,6 +310,9 @@ class Pass(OneAnswer):
         self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, self.breadth.reads, told)
         self.plain = self.plain and visible is None
         self._completion = PassCompletion([], [], 0)
+
+    def go_on(self) -> None:
+        """It wants a row in the step that is being formed: is steady from now on, if it can be."""
 
     def catch_up(self) -> None:
         """It is steady no more: what it is, and its file, is as if it had been asked for each row. Idempotent."""

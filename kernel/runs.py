@@ -108,22 +108,19 @@ class Run(Work):
         told = self._told() if self._tells else None
         builder.add_sample(last, self.lane, self.sampler, self.base + self._sampled - 1, mask, told)
         self._sampled += 1
-        if self._uniform and self._echoed and not self._pending:
-            self._go_on()
 
-    def _go_on(self) -> None:
-        """From now on by itself, as long as its page has room: see decodes.py."""
-        rows = min(self.file.table.room, self._most - self._sampled)
-        if rows > 0:
-            slot = self.engine.pager.slots[self.adapter]
-            self.engine.decodes.enter(self, self._next_position + self._echoed, rows, slot)
+    def go_on(self) -> None:
+        if self._uniform and not self.prefilling and not self._pending and self.file.roomy and (
+                self.present and not self.missing):
+            left, position = self._most - self._sampled, self._next_position + self._echoed
+            self.engine.decodes.enter(self, position, left, self.engine.pager.slots[self.adapter])
             self.steady, self.file.record_rest = True, self.catch_up
 
     def catch_up(self) -> None:
         if self.steady:
             self.steady, self.file.record_rest = False, None
             position = self._next_position + self._echoed
-            count = self.engine.decodes.leave(self.lane) - position
+            count = self.engine.decodes.leave(self) - position
             known = self.tokens[self._echoed : self._echoed + count]
             self.file.table.append_all(known + [-1] * (count - len(known)), position)
             self._echoed += count
@@ -347,7 +344,7 @@ class Run(Work):
 
     def release(self, keep_tokens: int) -> None:
         self.catch_up()
-        self.engine.decodes.forget(self.lane)
+        self.engine.decodes.forget(self)
         super().release(keep_tokens)
         if self._guide is not None:
             self._guide.leave()

@@ -196,6 +196,11 @@ class File:
         copies = [] if self.roomy else self._make_room(1)
         return self.table.append(token, position), copies
 
+    def add_page(self, page: int) -> Int32:
+        """For what is appended and not told yet. It takes over the reference; answers the pages of its tail."""
+        self._table.add_page(page)
+        return self._table.pages()
+
     def adopt(self, pages: list[int], tokens: Int32, positions: Int32) -> None:
         """The contents of an empty file: tokens whose K and V lie in `pages`, of which it takes over a reference."""
         assert not self.closed, f"{self!r} is closed"

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -40,7 +41,9 @@ Float32 = NDArray[np.float32]
 PROBE_TOP, PROBE_LOG_PROBABILITIES, PROBE_ENTROPY, PROBE_LOGITS, PROBE_HIDDEN = range(5)
 
 
+@cache
 def _int32(*shape: int) -> Int32:
+    """What most arrays of most batches are: shared, never written to."""
     return np.zeros(shape, np.int32)
 
 
