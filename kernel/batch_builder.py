@@ -35,7 +35,7 @@ class BatchBuilder:
         self.step = step
         self._pool = pool
         self._going = going
-        self._first = first = len(going.group.runs)            # rows, tokens, segments and samples before those in the lists
+        self._first = first = len(going.group.runs)      # rows, tokens, segments and samples before those in lists
         self.rows = first
         self.samples = first
         self.probes = 0
@@ -210,8 +210,8 @@ class BatchBuilder:
     def _build_samples(self, batch: Batch) -> None:
         group, columns = self._going
         batch.sample_tokens, batch.sample_lanes, batch.sample_masks = group.starts[:-1], group.lanes, group.masks
-        batch.temperature, batch.top_k, batch.top_p, batch.min_p = group.temperature, group.top_k, group.top_p, group.min_p
-        batch.seeds, batch.draws = group.seeds, (columns[LENGTH] - 1).astype(np.int64)
+        batch.temperature, batch.top_k, batch.top_p = group.temperature, group.top_k, group.top_p
+        batch.min_p, batch.seeds, batch.draws = group.min_p, group.seeds, (columns[LENGTH] - 1).astype(np.int64)
         if self._samples:
             tokens, lanes, draws, masks = zip(*self._samples, strict=True)
             temperature, top_k, top_p, min_p, seeds, _, _ = zip(*self._samplers, strict=True)

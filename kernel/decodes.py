@@ -5,15 +5,14 @@ put into it, and moved on by a token, at once. A run enters when its last page h
 to ask for another one, when its last token is asked for, or when anything else is to be done with it. Only then its
 file is told what it has been fed meanwhile (`Run.catch_up`); whoever looks at the file before makes it leave.
 
-    of a lane   slot · position · tokens, it included · room in its page · rows left · straight · pages · adapter · top-k
-    each step     1         1              1                   −1               −1          0         0        0       0
+    of a lane   slot · position · tokens with it · room in its page · rows left · straight · pages · adapter · top-k
+    each step     1         1             1                −1               −1          0         0        0       0
 
 Slots and pages are the device's: those of work in hand stay where they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from cadenza.kernel.device.batch import Float32, Int32, UInt64
 from cadenza.kvfs.errors import LimitExceeded, NoPages
 
 if TYPE_CHECKING:
+    from cadenza.kernel.batcher import Share
     from cadenza.kernel.passes import Work
     from cadenza.kernel.runs import Run
     from cadenza.kvfs.pool import PagePool
@@ -104,7 +104,7 @@ class Decodes:
         if self._runs.get(run.lane) is run:
             del self._runs[run.lane]
 
-    def turn_pages(self) -> None:
+    def _turn_pages(self) -> None:
         """Those whose page is full have another. Who gets none without asking somebody to make room leaves."""
         full, self._full = self._full, []
         runs: dict[str, list[Run]] = {}
@@ -131,8 +131,20 @@ class Decodes:
             columns[PAGES] += 1
         self._turned = True
 
-    def go_on(self, works: Sequence[Work], step: int) -> Going:
-        """A row of each of `works`, all of which are in, for `step`. Who has no more to come leaves."""
+    def go_on(self, shares: list[Share], yielding: Work | None, step: int) -> tuple[Going, list[Share]]:
+        """A row in `step` for each of `shares` that is in, or can enter: `yielding` shall not. The others."""
+        if self._full:
+            self._turn_pages()
+        others = [share for share in shares if not share[0].steady]
+        for work, _ in others:
+            if work is not yielding:
+                work.go_on()
+        if others:
+            others = [share for share in others if not share[0].steady]
+        return self._rows([work for work, _ in shares if work.steady], step), others
+
+    def _rows(self, works: list[Work], step: int) -> Going:
+        """Who has no more to come leaves."""
         if not works:
             return NOBODY
         lanes = [work.lane for work in works]

@@ -16,6 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from cadenza.kernel.admission import Admission
 from cadenza.kernel.batch_builder import BatchBuilder, Late
 from cadenza.kernel.batcher import BatchPolicy, Share
 from cadenza.kernel.breadth import PLAIN, STEP_BREADTH
@@ -62,8 +63,7 @@ class Engine:
         self._starved_since: float | None = None
         self.idle: Callable[[], None] = lambda: None        # called whenever the last work has ended
         self._work: dict[Work, None] = {}
-        self._admitted: set[Work] = set()                   # in hand
-        self.arriving: set[Work] = set()                    # of them: all that may have pages to come, and maybe others
+        self.admission = Admission(pager, self.reclaimer, self.ledger)
         self._yielding: Work | None = None                  # makes room for more urgent work, once its rows are back
         self._submitted: deque[tuple[int, Sequence[Run], list[Row], Late]] = deque()
         self._arrivals = 0
@@ -79,7 +79,7 @@ class Engine:
         self.preemptions = 0
         self.pages_copied = 0                               # so that a fork could be written to
         pager.pump, pager.recall, self.waits.changed = self._pump_anew, self.recall, self._pump_soon
-        self.reclaimer.works, self.reclaimer.admitted = self._work.keys, lambda: self._admitted
+        self.reclaimer.works, self.reclaimer.admitted = self._work.keys, lambda: self.admission.in_hand
         self.connect()
 
     def connect(self) -> None:
@@ -118,8 +118,7 @@ class Engine:
         """Forgets work that is over. Idempotent; its rows under way come back to nobody."""
         self._work.pop(work, None)
         self.pager.loading.discard(work)
-        self._admitted.discard(work)
-        self.arriving.discard(work)
+        self.admission.dismiss(work)
         if self._yielding is work:
             self._yielding = None
         if self._work:
@@ -176,8 +175,7 @@ class Engine:
 
     def _submit(self, shares: list[Share]) -> bool:
         """Whether a step has been submitted: none is when no chosen work could get pages, and nothing moves."""
-        others = self._going_on(shares) if shares else []
-        going = self.decodes.go_on([work for work, _ in shares if work.steady], self.pager.next_step)
+        going, others = self.decodes.go_on(shares, self._yielding, self.pager.next_step)
         builder = BatchBuilder(self.pager.next_step, self.pager.pool, going)
         rows, starved = self._gather(others, builder)
         for work, _ in starved:
@@ -201,14 +199,6 @@ class Engine:
         elif shares and not self.pager.loading:
             self._pump_soon()
         return False
-
-    def _going_on(self, shares: list[Share]) -> list[Share]:
-        """Lets those go on that can; the others."""
-        self.decodes.turn_pages()
-        for work, _ in shares:
-            if not work.steady and work is not self._yielding:
-                work.go_on()
-        return [share for share in shares if not share[0].steady]
 
     def _gather(self, shares: list[Share], builder: BatchBuilder) -> tuple[list[Row], list[tuple[Work, NoPages]]]:
         """The rows that are in the batch then, and who found no pages."""
@@ -282,29 +272,8 @@ class Engine:
         """Whether all that it reads is on the device, or comes in this step. Raises NoPages, LimitExceeded."""
         if not work.admitted:
             work.reuse(self.pager.files.prefixes)
-            self._admit(work)
+            self.admission.admit(work)
         return self.pager.bring(work)
-
-    def _admit(self, work: Work) -> None:
-        """Raises NoPages if there is no room for it."""
-        self.pager.part_lost(work)
-        self.arriving = {each for each in self.arriving if each.prefilling or each.missing or not each.present}
-        pool, promised = self.pager.pool, len(self._admitted) + sum(map(self._to_come, self.arriving))
-        needed = self._to_come(work)
-        if needed + promised > pool.free and not self.reclaimer.make_room(needed + promised, work) and (
-                promised or needed > pool.free):
-            raise NoPages(f"a pass needs {needed} KV pages, and {pool.free} of {pool.total} are free: wait, close or "
-                          "truncate files, or start the daemon with more pages", "pages", needed)
-        work.missing = self.pager.lost_tokens(work)
-        work.admitted = True
-        self._admitted.add(work)
-        self.arriving.add(work)
-        work.trace.admitted(self.ledger.now, len(work.inputs) - work.fed if work.prefilling else 0, work.reused)
-
-    def _to_come(self, work: Work) -> int:
-        """Pages that it will ask for until its inputs are fed."""
-        absent = 0 if work.present and not work.missing else len(self.pager.absent_pages(work))
-        return absent + (work.growth() if work.prefilling or not work.admitted else 0)
 
     def _relieve(self, starved: list[tuple[Work, NoPages]]) -> None:
         """No chosen work could get pages, and no step is under way that could free some: the last in line that is in
@@ -313,7 +282,7 @@ class Engine:
         if self._submitted or self._pump_is_due:
             return
         first, error = min(starved, key=lambda s: _line(s[0]))
-        others = [work for work in self._admitted if work is not first]
+        others = [work for work in self.admission.in_hand if work is not first]
         if others:
             self._preempt(_last(others))
         elif self._out_of_patience() and not (self.waits.waiting and error.needed <= self.pager.pool.total):
@@ -326,7 +295,7 @@ class Engine:
         """Priority orders memory as well: the last in line of those less urgent makes room, once its rows are back.
         But nobody yields twice, or he might never get on."""
         if self._yielding is None:
-            lesser = [each for each in self._admitted if each.priority < work.priority and not each.preempted]
+            lesser = [each for each in self.admission.in_hand if each.priority < work.priority and not each.preempted]
             if lesser:
                 self._yielding = _last(lesser)
                 self._yielding.catch_up()
@@ -339,8 +308,7 @@ class Engine:
     def _preempt(self, work: Work) -> None:
         """Only while no row of it is under way."""
         self._yielding = None
-        self._admitted.discard(work)
-        self.arriving.discard(work)
+        self.admission.dismiss(work)
         work.catch_up()
         work.preempted += 1
         work.trace.preempted()
@@ -363,7 +331,8 @@ class Engine:
         self.pager.answered(step)
         failed = frozenset(result.failed_rows.tolist())
         if result.error or failed:
-            going, rows = (), [*(Row(run, number, number + 1, 0, 0) for number, run in enumerate(going)), *rows]
+            rows = [*(Row(run, number, number + 1, 0, 0) for number, run in enumerate(going)), *rows]
+            going = going[:0]
         for run, token in zip(going, result.tokens.tolist(), strict=False):
             run.under_way -= 1
             if not run.over:

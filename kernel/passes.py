@@ -191,7 +191,7 @@ class Work(Waitable):
             self.in_line = True
             self.line = self.engine.ledger.join(self.owner, self.priority)
             if self.admitted:
-                self.engine.arriving.add(self)
+                self.engine.admission.feed_again(self)
 
     def leave_line(self) -> None:
         """Idempotent."""

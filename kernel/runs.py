@@ -156,18 +156,13 @@ class Run(Work):
     def _submit_echo(self, builder: BatchBuilder) -> int:
         echoed = self._echoed
         known = self.tokens[echoed] if echoed < len(self.tokens) else -1
-        if not self.file.roomy:
-            self._ask_for_page()
+        if not self.file.roomy and (pages := self.file.growth_for(1)):
+            self.allow_pages(pages)
         position = self._next_position + echoed
         slot, copies = self.file.extend_one(known, position)
         self._echoed = echoed + 1
         named = known if known >= 0 else -1 - self.lane
         return builder.add_row(self.reads, self.file, (named,), (position,), (slot,), copies)
-
-    def _ask_for_page(self) -> None:
-        pages = self.file.growth_for(1)
-        if pages:
-            self.allow_pages(pages)
 
     def preempt(self) -> None:
         """What was sampled becomes input, so that feeding it again leads to where the run stood."""

@@ -51,8 +51,7 @@ class File:
         self.paths: list[str] = []
         self.access = PRIVATE
         self.open_count = 1
-        self.busy = False
-        self.closed = False
+        self.busy = self.closed = False
         self.changes = 0             # appends begun and other changes: equal numbers, equal contents
         self.created_ns = self.modified_ns = time.time_ns()
         self.number = 0              # its identity on disk; 0: it has never been there
@@ -179,11 +178,8 @@ class File:
         return -(-(self.table.count + count) // self._pool.page_tokens) - self.table.page_count
 
     def extend(self, tokens: Sequence[int] | Int32, positions: Sequence[int] | Int32) -> tuple[Int32, Copies]:
-        """Appends tokens (−1: not known yet) at `positions`.
-
-        Answers their slots [n] and the page copies (from, to) that the device must make before it writes to them.
-        Raises NoPages, and then changes nothing.
-        """
+        """Appends tokens (−1: not known yet) at `positions`. Answers their slots [n] and the page copies (from, to)
+        that the device must make before it writes to them. Raises NoPages, and then changes nothing."""
         assert len(tokens) == len(positions), f"{len(tokens)} tokens at {len(positions)} positions"
         if len(tokens) == 0:
             return np.zeros(0, np.int32), []
@@ -229,10 +225,8 @@ class File:
     # --- cutting and joining ---
 
     def truncate(self, count: int) -> None:
-        """Keeps the first `count` tokens and gives back the pages past them. Raises Invalid past the end.
-
-        Whoever is appending may undo so; anybody else asks `busy` first.
-        """
+        """Keeps the first `count` tokens and gives back the pages past them. Raises Invalid past the end. Whoever is
+        appending may undo so; anybody else asks `busy` first."""
         if not 0 <= count <= len(self):
             raise Invalid(f"{self!r} cannot be truncated to {count} tokens: give 0 to {len(self)}", "tokens")
         if count == len(self):
