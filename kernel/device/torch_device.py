@@ -201,7 +201,9 @@ class TorchDevice:
             return
         shown = batch.probe_kinds == PROBE_HIDDEN
         looked_at = np.concatenate((batch.sample_tokens, batch.probe_tokens[~shown]))
-        asked, rows = np.unique(looked_at, return_inverse=True)
+        asked, rows = looked_at, np.arange(len(looked_at))
+        if len(looked_at) > 1 and int(np.diff(looked_at).min()) < 1:
+            asked, rows = np.unique(looked_at, return_inverse=True)
         logits: Float32 = self._logits(batch, hidden, asked, slots, result).numpy()
         if len(shown):
             seen = np.empty(len(shown), np.int64)
@@ -272,6 +274,8 @@ def _runs(moves: Int32, along: int) -> list[tuple[Int32, Int32]]:
 
 
 def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int, end: int) -> bool:
+    if first == 0:
+        return not len(numbers) or int(numbers.view(np.uint32).max()) < end            # none is less than 0
     return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
 
 
