@@ -48,6 +48,10 @@ class Admission:
         self.in_hand.discard(work)
         self._arriving.discard(work)
 
+    def dismiss_all(self) -> None:
+        self.in_hand.clear()
+        self._arriving.clear()
+
     def _to_come(self, work: Work) -> int:
         """Pages that it will ask for until its inputs are fed."""
         absent = 0 if work.present and not work.missing else len(self._pager.absent_pages(work))

@@ -12,9 +12,9 @@ so nobody is let in only to push another out. Who waits for room is not overtake
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from cadenza.kernel.admission import Admission
 from cadenza.kernel.batch_builder import BatchBuilder, Late
@@ -31,14 +31,13 @@ from cadenza.kernel.memory.foresight import Foresight
 from cadenza.kernel.memory.policy import MemoryPolicy
 from cadenza.kernel.pager import Pager
 from cadenza.kernel.passes import Row, Work
-from cadenza.kernel.recall import Recall
+from cadenza.kernel.recall import recall
 from cadenza.kernel.reclaim import Reclaimer
+from cadenza.kernel.recovery import Recovery
 from cadenza.kernel.runs import Run
 from cadenza.kernel.waits import Waits
-from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, Invalid, LimitExceeded, NoPages
+from cadenza.kvfs.errors import DeviceLost, Internal, Invalid, LimitExceeded, NoPages
 from cadenza.kvfs.file import File
-
-log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -69,7 +68,8 @@ class Engine:
         self._arrivals = 0
         self._pump_is_due = False
         self._alarm: asyncio.TimerHandle | None = None      # when the policy wants to be asked again
-        self._lost = ""
+        self._lost = self._given_up = ""
+        self.recovery = Recovery(self)
         self.steps_done = 0
         self.tokens_done = 0                                # input tokens submitted
         self.rows_done = 0                                  # passes in steps
@@ -78,7 +78,7 @@ class Engine:
         self.tokens_recomputed = 0                          # of pages that were lost
         self.preemptions = 0
         self.pages_copied = 0                               # so that a fork could be written to
-        pager.pump, pager.recall, self.waits.changed = self._pump_anew, self.recall, self._pump_soon
+        pager.pump, self.waits.changed, pager.recall = self._pump_anew, self._pump_soon, partial(recall, self)
         self.reclaimer.works, self.reclaimer.admitted = self._work.keys, lambda: self.admission.in_hand
         self.connect()
 
@@ -88,8 +88,9 @@ class Engine:
 
     def add(self, work: Work) -> None:
         """Takes on work whose file is marked as being appended to. Raises DeviceLost."""
-        if self._lost:
-            raise DeviceLost(f"the device is gone: {self._lost}")
+        if self._given_up:
+            raise DeviceLost(f"the device is gone: {self._given_up}")
+        self.pager.ensure_recomputable(work)
         self._arrivals += 1
         work.sequence = self._arrivals
         work.arrival = work.arrival or work.sequence
@@ -99,16 +100,6 @@ class Engine:
         work.join_line()
         self._work[work] = None
         self._pump_soon()
-
-    async def recall(self, file: File) -> None:
-        """Returns when no page of `file` is lost. Raises Busy, or what stood in the way."""
-        work = Recall(self, file)
-        self.add(work)
-        try:
-            if work.missing:
-                await work.done
-        finally:
-            work.abort()
 
     def know(self, file: File, tokens: int) -> None:
         """The K and V of its first `tokens`, known all, are computed: prompts that begin so may share them."""
@@ -353,13 +344,19 @@ class Engine:
         self._pump_soon()
 
     def _lose(self, reason: str) -> None:
-        """The device is gone, and every KV page with it."""
-        log.error("the device is gone: %s", reason)
+        """The device is gone, and what it held: see recovery.py."""
         self._lost = reason or "no reason known"
+        suspects = frozenset(work for _, going, rows, _ in self._submitted
+                             for work in (*going, *(row.work for row in rows)))
         self._submitted.clear()
-        error = DeviceLost(f"the device failed ({self._lost}); what it held is gone")
-        self.pager.lose(error)
-        self.fail_all(error)
+        self.admission.dismiss_all()
+        self._yielding = None
+        self.recovery.begin(self._lost, self._work, suspects)
+
+    def come_back(self) -> None:
+        """The device is there again, empty."""
+        self._lost = ""
+        self._pump_soon()
 
     def uses(self, adapter: str) -> bool:
         """Whether anything under way, or any file that is alive, was begun under `adapter`."""
@@ -371,7 +368,9 @@ class Engine:
         for work in [w for w in self._work if w.pid == pid]:
             work.abort()
 
-    def fail_all(self, error: CadenzaError) -> None:
+    def give_up(self, error: DeviceLost) -> None:
+        """The device does not come back."""
+        self._given_up = self._lost
         for work in list(self._work):
             work.fail(error)
 
@@ -379,7 +378,8 @@ class Engine:
         return {
             "work": len(self._work), "steps": self.steps_done, "tokens": self.tokens_done, "rows": self.rows_done,
             "samples": self.samples_done, "steps_under_way": len(self._submitted), "lanes": self.lanes.taken,
-            "device_seconds": self.device_seconds, "preemptions": self.preemptions,
+            "device_seconds": self.device_seconds, "device_losses": self.recovery.losses,
+            "preemptions": self.preemptions,
             "tokens_recomputed": self.tokens_recomputed, **self.waits.statistics(),
             "pages_copied": self.pages_copied, **self.ledger.statistics(), **self.pager.statistics(),
         }

@@ -152,6 +152,10 @@ LANES = 16_384                              # decodes alive at once
 PATIENCE_SECONDS = 2.0                      # that a pass waits for pages which idle programs hold; then `no-pages`
 RETRY_SECONDS = 0.02                        # between two looks, meanwhile
 STAGING_PAGES = 192                         # host pages on the way to disk (a third of them) or from it
+DEVICE_RESTARTS = 3                         # of a device that was lost, within the next; then it stays so
+DEVICE_RESTARTS_WITHIN_SECONDS = 600.0
+DEVICE_RESTART_SECONDS = 1.0                # before the next try, when one has failed
+DEVICE_LOSSES_PER_PASS = 2                  # a pass that was under way in so many of them fails
 IDLE_SECONDS = 1.0                          # without work, before the pages are recounted
 
 

@@ -82,6 +82,7 @@ class Work(Waitable):
         "inputs",
         "lane",
         "line",
+        "losses",
         "missing",
         "over",
         "owner",
@@ -134,6 +135,7 @@ class Work(Waitable):
         self.since = 0.0             # loop time when it was asked for
         self.arrival = 0             # its place in line, that of its program,
         self.preempted = 0           # times that it has made room for others
+        self.losses = 0              # devices that were lost with rows of it under way
         self.sequence = 0            # and among those that have the same
         self.pid = 0                 # of the process that asked
         self.adapter = ""            # under which it is computed: a digest, or none
@@ -180,10 +182,18 @@ class Work(Waitable):
         """Gives back the pages of what it has fed, to feed it again later; the program does not notice. Only while no
         row of it is under way."""
         assert not self.under_way, "rows under way would write to pages given back"
+        self.catch_up()
         self.file.truncate(self.start)
         self.fed = self.reused = 0
         self.prefilling = True
         self.join_line()
+
+    def begin_again(self) -> None:
+        """The device is gone, with all that was under way: the rest is as if it had made room for others."""
+        self.under_way = 0
+        self.admitted = self.present = False
+        self.preempt()
+        self.missing = self.engine.pager.lost_tokens(self)
 
     def join_line(self) -> None:
         """Its inputs wait to be fed. Idempotent."""

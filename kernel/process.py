@@ -207,6 +207,9 @@ class Process:
         self.kill("wall-limit", f"ran for {self.limits.wall_seconds:g} s, its limit (wall_seconds)")
 
     def _end(self, outcome: GuestOutcome) -> None:
+        if outcome.ending == "failed" and self.payload and outcome.message.startswith("MemoryError"):
+            outcome = GuestOutcome("memory-limit", 1, f"needed more than its {self.limits.memory_bytes} bytes "
+                                                      f"(memory_bytes): {outcome.message}")
         code = outcome.code if outcome.ending == "exited" else EXIT_CODES[outcome.ending]
         self.exit = ExitStatus(outcome.ending, code, outcome.message)
         self.state = "ended"

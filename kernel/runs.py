@@ -167,6 +167,8 @@ class Run(Work):
     def preempt(self) -> None:
         """What was sampled becomes input, so that feeding it again leads to where the run stood."""
         super().preempt()
+        self._void = 0                                  # what was under way with a device that was lost
+        self._drawn_under.clear()
         if not self._settling:
             self._feed_what_was_said()
 
@@ -302,11 +304,10 @@ class Run(Work):
         if self._error is not None and not tokens:
             raise self._error
         interjected: Iterable[Range] = ()
-        sampled = len(tokens)
         if self._interjected:
             interjected = [Range(each.first - self._taken, each.count) for each in self._interjected]
-            sampled -= sum(each.count for each in interjected)
             self._interjected = []
+        sampled = len(tokens) - sum(each.count for each in interjected)
         self._taken += len(tokens)
         self._kept += sampled
         if sampled:

@@ -1,14 +1,16 @@
-"""Packing: several dialogues in one row, none of which sees another.
+"""Packing: dialogues one behind another in one row, none of which sees another.
 
-    row      d0 d0 d0 d0 d0 d1 d1 d1 d2 d2 d2 d2 d2 d2 pad      d0 attends to d0 only, d1 to d1 only, ...
-    targets  -- -- A  A  E  -- A  E  -- -- -- A  A  E  --       the next token where the assistant speaks
+    ids      d0 d0 d0 d0 d0 d1 d1 d1 d2 d2 d2 d2 d2 d2      d0 attends to d0 only, d1 to d1 only, ...
+    targets  -- -- A  A  E  -- A  E  -- -- -- A  A  E       the next token where the assistant speaks
 
-Positions run on through the row: rotary attention sees distances only, so this equals starting again at 0.
+Attention is computed dialogue by dialogue, everything else over the whole row: nothing is spent on padding, nor on
+places that do not see each other, which would be a third of a step.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +19,12 @@ from torch import Tensor
 
 from train.dialogue import BEGIN, END, Dialogue, Role
 from train.tasks import LONG_MIXTURE, MIXTURE, draw_mixed
+from train.tokenizer import token_pieces
 from train.world import Split
 
 NOT_LEARNT = -100
 MISFITS_TO_CLOSE = 4
-"""A batch is full once this many dialogues in a row found no room."""
+"""A batch is full once this many dialogues, one after another, found no room."""
 
 
 @dataclass(frozen=True)
@@ -34,29 +37,38 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's rows. B rows, L tokens each.
+    """One step's dialogues, T tokens in all.
 
-    ids [B, L] int64; targets [B, L] int64, the id that follows or `NOT_LEARNT`; mask [B, 1, L, L] float32, to be
-    added to the attention scores: 0 where the key is visible, very negative elsewhere; dialogues: how many.
+    ids [T] int64; targets [T] int64, the id that follows or `NOT_LEARNT`; lengths: the tokens of each dialogue.
     """
 
     ids: Tensor
     targets: Tensor
-    mask: Tensor
-    dialogues: int
+    lengths: tuple[int, ...]
+
+    @property
+    def positions(self) -> Tensor:
+        """Each token's place in its dialogue, [T] int64."""
+        return torch.cat([torch.arange(length) for length in self.lengths])
+
+    def only(self, chosen: Sequence[int]) -> Batch:
+        """The chosen dialogues alone."""
+        ids, targets = (torch.split(part, list(self.lengths)) for part in (self.ids, self.targets))
+        lengths = tuple(self.lengths[number] for number in chosen)
+        return Batch(torch.cat([ids[n] for n in chosen]), torch.cat([targets[n] for n in chosen]), lengths)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows and tokens a row of a batch, and the kinds that fill it."""
+    """Tokens of a batch, the longest dialogue that it takes, and the kinds that fill it."""
 
-    rows: int
-    length: int
+    tokens: int
+    longest: int
     mixture: dict[str, float]
 
 
-SHORT = Shape(6, 384, MIXTURE)
-LONG = Shape(3, 768, LONG_MIXTURE)
+SHORT = Shape(2304, 384, MIXTURE)
+LONG = Shape(2304, 768, LONG_MIXTURE)
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
@@ -101,38 +113,27 @@ def _token_at(offsets: list[tuple[int, int]], after: int) -> int:
 
 
 def pack(tokenizer: Tokenizer, source: random.Random, shape: Shape, reach: int) -> Batch:
-    """A batch of new training dialogues, each put into the first row that has room for it."""
-    rows: list[list[Encoded]] = [[] for _ in range(shape.rows)]
-    room = [shape.length] * shape.rows
+    """A batch of new training dialogues; one that is too long, or has no room left, is passed over."""
+    found: list[Encoded] = []
+    room = shape.tokens
     misfits = 0
+    pieces = token_pieces(tokenizer)
     while misfits < MISFITS_TO_CLOSE:
-        encoded = encode(tokenizer, draw_mixed(source, Split.TRAIN, shape.mixture, reach))
-        fitting = next((row for row in range(shape.rows) if room[row] >= len(encoded.ids)), None)
-        if fitting is None:
+        dialogue = draw_mixed(source, Split.TRAIN, shape.mixture, reach, pieces)
+        encoded = encode(tokenizer, dialogue)
+        if len(encoded.ids) > min(room, shape.longest):
             misfits += 1
             continue
         misfits = 0
-        rows[fitting].append(encoded)
-        room[fitting] -= len(encoded.ids)
-    return collate(rows, shape.length)
+        found.append(encoded)
+        room -= len(encoded.ids)
+    return join(found)
 
 
-def collate(rows: list[list[Encoded]], length: int) -> Batch:
-    """The rows as tensors; what is left of a row is filled with `<|pad|>` (id 0) as a dialogue of its own."""
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
-    learnt = torch.zeros(len(rows), length, dtype=torch.bool)
-    owner = torch.full((len(rows), length), -1, dtype=torch.long)
-    for row, dialogues in enumerate(rows):
-        start = 0
-        for number, encoded in enumerate(dialogues):
-            end = start + len(encoded.ids)
-            ids[row, start:end] = torch.tensor(encoded.ids)
-            learnt[row, start:end] = torch.tensor(encoded.learnt)
-            owner[row, start:end] = number
-            start = end
+def join(dialogues: Sequence[Encoded]) -> Batch:
+    """The dialogues as one row of tensors."""
+    ids = torch.tensor([token for dialogue in dialogues for token in dialogue.ids])
+    learnt = torch.tensor([flag for dialogue in dialogues for flag in dialogue.learnt])
     targets = torch.full_like(ids, NOT_LEARNT)
-    targets[:, :-1] = torch.where(learnt[:, 1:], ids[:, 1:], NOT_LEARNT)
-    same = owner[:, :, None] == owner[:, None, :]
-    visible = same & torch.ones(length, length, dtype=torch.bool).tril()
-    mask = torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)
-    return Batch(ids, targets, mask[:, None], sum(len(row) for row in rows))
+    targets[:-1] = torch.where(learnt[1:], ids[1:], NOT_LEARNT)     # a dialogue's first token is never learnt
+    return Batch(ids, targets, tuple(len(dialogue.ids) for dialogue in dialogues))

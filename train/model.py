@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,31 +53,40 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
 
 
 def logits_at(model: LlamaForCausalLM, batch: Batch, places: torch.Tensor) -> torch.Tensor:
-    """The logits [places, vocabulary] where `places` [B, L] is true. What follows the last layer's attention is
-    computed for these alone: a tenth of the work less than `model(batch.ids)`, with the same result.
+    """The logits [places, vocabulary] where `places` [T] is true. What follows the last layer's attention is
+    computed for these alone: a tenth of the work less than all of them, with the same result.
     """
     *layers, last = model.model.layers
-    hidden = model.model.embed_tokens(batch.ids)  # [B, L, hidden]
-    turn = model.model.rotary_emb(hidden, torch.arange(batch.ids.shape[1])[None])
+    hidden = model.model.embed_tokens(batch.ids)  # [T, hidden]
+    turn = model.model.rotary_emb(hidden, batch.positions[None])
     for layer in layers:
-        hidden = layer(hidden, attention_mask=batch.mask, position_embeddings=turn)
-    mixed = attended(last.self_attn, last.input_layernorm(hidden), turn, batch.mask)
-    kept = hidden[places] + last.self_attn.o_proj(mixed[places])
-    kept = kept + last.mlp(last.post_attention_layernorm(kept))
-    logits: torch.Tensor = model.lm_head(model.model.norm(kept))
+        hidden = after(layer, hidden, attended(layer, hidden, turn, batch.lengths))
+    mixed = attended(last, hidden, turn, batch.lengths)
+    logits: torch.Tensor = model.lm_head(model.model.norm(after(last, hidden[places], mixed[places])))
     return logits
 
 
 def attended(
-    attention: Any, hidden: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor
+    layer: Any, hidden: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], lengths: Sequence[int]
 ) -> torch.Tensor:
-    """The heads' outputs [B, L, heads * width] before they are projected."""
-    shape = (*hidden.shape[:2], -1, attention.head_dim)
+    """The heads' outputs [T, heads * width] before they are projected: each dialogue attends to itself alone."""
+    attention, hidden = layer.self_attn, layer.input_layernorm(hidden)
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    shape = (1, len(hidden), -1, attention.head_dim)
     query, key, value = (project(hidden).view(shape).transpose(1, 2) for project in projections)
     query, key = apply_rotary_pos_emb(query, key, *turn)
-    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
-    return mixed.transpose(1, 2).flatten(2)
+    dialogues = zip(*(part.split(list(lengths), dim=2) for part in (query, key, value)), strict=True)
+    mixed = [
+        functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+        for query, key, value in dialogues
+    ]
+    return torch.cat(mixed, dim=2)[0].transpose(0, 1).flatten(1)
+
+
+def after(layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+    """What follows a layer's attention, for each token by itself."""
+    hidden = hidden + layer.self_attn.o_proj(mixed)
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))  # type: ignore[no-any-return]
 
 
 def save_model(model: LlamaForCausalLM, folder: Path) -> None:

@@ -6,20 +6,16 @@ together, in the order in which it came; a trap waits for the first to come.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from dataclasses import dataclass, field
 
-from cadenza.inferlets.async_calls.cml import RESERVED, Call, Code, Malformed, Parser, Trap, written_interrupt
+from cadenza.inferlets.async_calls.cml import Call, Code, Malformed, Parser, Trap, written_interrupt
 from train.agent import USER, Agent
 from train.dialogue import Interruption, Role, Turn
 from train.executor import Executor
 from train.jobs import Job, UserInterrupt
+from train.world import PIECES, Pieces
 
-PIECES = re.compile(
-    "|".join(map(re.escape, RESERVED)) + r"|\d|[A-Z]?[^aeiou\W\d_]{0,2}[aeiou]+|[A-Za-z]|[^\w\s\[]+|\s|."
-)
-"""About what a token is, where no tokenizer is at hand."""
 UNKNOWN_FUNCTION = "error: unknown function"
 
 Event = str | UserInterrupt
@@ -82,13 +78,13 @@ class Runtime:
         return events
 
 
-def asynchronous_turn(job: Job) -> Turn:
-    """What the teacher says, and what interrupts it."""
+def asynchronous_turn(job: Job, pieces: Pieces = PIECES.findall) -> Turn:
+    """What the teacher says, piece by piece, and what interrupts it."""
     agent, runtime = Agent(job), Runtime(job)
     said = ""
     interruptions: list[Interruption] = []
     while utterance := agent.utterance():
-        for piece in PIECES.findall(utterance):
+        for piece in pieces(utterance):
             said += piece
             events = runtime.hear(piece)
             for event in events:

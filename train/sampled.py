@@ -13,9 +13,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from train.data import NOT_LEARNT, Batch, collate, encode
+from train.data import NOT_LEARNT, Batch, encode, join
 from train.model import logits_at
 from train.tasks import draw_dialogue
+from train.tokenizer import token_pieces
 from train.world import Split
 
 SAMPLED = ("facts", "facts_absent", "friend", "sum", "single", "parallel", "multi_step", "interrupts")
@@ -24,10 +25,10 @@ DIALOGUES = 24
 
 
 def held_out_batch(tokenizer: Tokenizer, kind: str) -> Batch:
-    """The same dialogues each time, one a row."""
-    source = random.Random(f"sampled {kind}")
-    dialogues = [encode(tokenizer, draw_dialogue(kind, source, Split.HELD_OUT, REACH)) for _ in range(DIALOGUES)]
-    return collate([[dialogue] for dialogue in dialogues], max(len(dialogue.ids) for dialogue in dialogues))
+    """The same dialogues each time."""
+    source, pieces = random.Random(f"sampled {kind}"), token_pieces(tokenizer)
+    drawn = (draw_dialogue(kind, source, Split.HELD_OUT, REACH, pieces) for _ in range(DIALOGUES))
+    return join([encode(tokenizer, dialogue) for dialogue in drawn])
 
 
 class Sample:
@@ -46,4 +47,5 @@ def exact_part(model: LlamaForCausalLM, batch: Batch) -> float:
     learnt = batch.targets != NOT_LEARNT
     wrong = torch.zeros_like(learnt)
     wrong[learnt] = logits_at(model, batch, learnt).argmax(-1) != batch.targets[learnt]
-    return float((~wrong.any(1)).float().mean())
+    exact = [not part.any() for part in torch.split(wrong, list(batch.lengths))]
+    return sum(exact) / len(exact)

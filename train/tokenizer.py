@@ -12,13 +12,14 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from train.dialogue import BEGIN, END, PAD, SPECIAL_TOKENS
 from train.tasks import LONG_MIXTURE, MIXTURE, draw_mixed
-from train.world import Split
+from train.world import Pieces, Split
 
 VOCABULARY_SIZE = 2048
 TRAINING_DIALOGUES = 20_000
@@ -81,6 +82,16 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def token_pieces(tokenizer: Tokenizer) -> Pieces:
+    """Cuts a text into what its tokens say. A character of several tokens is said by the last of them."""
+
+    def pieces(text: str) -> list[str]:
+        ends = [0, *(end for _, end in tokenizer.encode(text, add_special_tokens=False).offsets)]
+        return [text[start:end] for start, end in pairwise(ends) if end > start]
+
+    return pieces
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -11,7 +11,7 @@ import argparse
 import math
 import random
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,12 +19,13 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from train.checkpoint import Progress, load_checkpoint, save_checkpoint
-from train.data import LONG, SHORT, Batch, pack
+from train.data import LONG, SHORT, Batch, Shape, pack
 from train.head_start import give_head_start
 from train.model import load_model, loss_of, new_model, save_model
 from train.muon import Muon
 from train.report import Report, open_report
 from train.sampled import Sample
+from train.sieve import losses_of, sieved
 from train.tasks import mixture
 from train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from train.workers import Team, open_team, own_place
@@ -44,21 +45,23 @@ SECONDS_BETWEEN_SAMPLES = 90.0
 
 @dataclass(frozen=True)
 class Course:
-    """What a run is like. `calls`: how much more often than usual calls are met. `rows_from`: from which part of the
-    run on a worker's short batch has how many rows, each of so many tokens (`length`)."""
+    """What a run is like. `calls`: how much more often than usual calls are met. `tokens_from`: from which part of
+    the run on a worker's short batch has how many tokens; `longest`: of one dialogue. `sieve`: how many times as many
+    are drawn as are learnt (train/sieve.py)."""
 
     peak_rate: float
     calls: float
-    rows_from: tuple[tuple[float, int], ...]
-    length: int
+    tokens_from: tuple[tuple[float, int], ...]
+    longest: int
     grows: bool
+    sieve: int = 1
 
 
 COURSES = {
     # From little to much: small batches learn more a token at first, contexts grow with the run.
-    "first": Course(2e-3, 1.0, ((0.0, 2), (0.08, 4), (0.55, 8)), SHORT.length, grows=True),
-    # For a model that has learnt most: calls above all, in rows in which the longest of them have room.
-    "second": Course(1.2e-3, 4.0, ((0.0, 3), (0.5, 6)), 512, grows=False),
+    "first": Course(2e-3, 1.0, ((0.0, 768), (0.08, 1536), (0.55, 3072)), SHORT.longest, grows=True),
+    # For a model that has learnt most: calls above all, the longest of them too.
+    "second": Course(1.2e-3, 4.0, ((0.0, 1536), (0.5, 3072)), 512, grows=False, sieve=4),
 }
 
 
@@ -99,9 +102,11 @@ class Trainer:
         is_long = self.part_done > LONG_FROM and of_step.random() < LONG_SHARE
         source = random.Random(f"{self.progress.seed} {self.progress.step} {self.team.worker}")
         reach = 5 + round(7 * min(1.0, self.part_done / 0.3)) if self.course.grows else 12
-        rows = next(rows for start, rows in reversed(self.course.rows_from) if self.part_done >= start)
-        short = replace(SHORT, rows=rows, length=self.course.length, mixture=mixture(self.course.calls))
-        return pack(self.tokenizer, source, LONG if is_long else short, reach)
+        tokens = next(tokens for start, tokens in reversed(self.course.tokens_from) if self.part_done >= start)
+        drawn, kinds = tokens * self.course.sieve, mixture(self.course.calls)
+        short = Shape(drawn, self.course.longest, kinds)
+        batch = pack(self.tokenizer, source, LONG if is_long else short, reach)
+        return batch if is_long or drawn == tokens else sieved(losses_of(self.model, batch), batch, tokens)
 
     def step(self) -> float:
         """One batch, one update; returns the loss in nats a learnt token."""
@@ -113,7 +118,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         weights = list(self.model.parameters())
         now = time.process_time()
-        mean, dialogues, spent = self.team.average(weights, loss.item(), batch.dialogues, now - self.last)
+        mean, dialogues, spent = self.team.average(weights, loss.item(), len(batch.lengths), now - self.last)
         self.last = now
         torch.nn.utils.clip_grad_norm_(weights, MOST_GRADIENT_NORM)
         for optimizer in self.optimizers:

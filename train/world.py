@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
+from cadenza.inferlets.async_calls.cml import RESERVED
 from train import words
 
 HELD_OUT_ONE_IN = 8
 MOST_TRIES = 10_000
+PIECES = re.compile(
+    "|".join(map(re.escape, RESERVED)) + r"|\d|[A-Z]?[^aeiou\W\d_]{0,2}[aeiou]+|[A-Za-z]|[^\w\s\[]+|\s|."
+)
+"""About what a token is, where no tokenizer is at hand."""
 
 Choice = TypeVar("Choice")
+Pieces = Callable[[str], list[str]]
 
 
 class Split(Enum):
@@ -61,12 +68,14 @@ def spelled_word(source: random.Random) -> str:
 class World:
     """The source of one dialogue's names and values, all from one side of the division, none given twice.
 
-    `reach` is the most facts that a context holds; training raises it as it goes.
+    `reach` is the most facts that a context holds; training raises it as it goes. `pieces` cuts what is said into what
+    each takes a token's time: a tokenizer's tokens, or about that.
     """
 
     random: random.Random
     split: Split
     reach: int = 8
+    pieces: Pieces = PIECES.findall
     used: set[tuple[str, str]] = field(default_factory=set)
 
     def choice(self, options: Sequence[Choice]) -> Choice:

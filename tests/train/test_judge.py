@@ -15,10 +15,10 @@ from train.jobs import Job
 from train.judge import PLANS, Listener, jobs, judge, right
 from train.live import AsynchronousHost, Row, Stage, SynchronousHost, sentences
 from train.model import new_model, save_model
-from train.runtime import PIECES
 from train.sampled import Sample
 from train.tasks.calls import all_at_once, one_by_one
 from train.tokenizer import load_tokenizer, save_tokenizer
+from train.world import PIECES
 
 BUNDLED = Path(__file__).parents[2] / "kernel" / "model" / "bundled"
 

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from train.data import NOT_LEARNT, collate, encode
+from train.data import NOT_LEARNT, encode, join
 from train.dialogue import BEGIN, CALL, END, SPECIAL_TOKENS, Dialogue, Role
+from train.runtime import asynchronous_turn
 from train.tasks import ASYNCHRONOUS, KINDS, LONG_MIXTURE, MIXTURE, SYNCHRONOUS, draw_dialogue, draw_mixed
 from train.tasks.arithmetic import evaluate
-from train.tokenizer import CHAT_TEMPLATE, load_tokenizer
+from train.tasks.calls import MULTI_STEP
+from train.tokenizer import CHAT_TEMPLATE, load_tokenizer, token_pieces
 from train.world import Split, World, split_of
 
 INTERRUPTED = {task.kind for task in ASYNCHRONOUS}
@@ -173,13 +175,32 @@ def test_pieces_encode_as_the_whole(tokenizer: Tokenizer) -> None:
         assert encode(tokenizer, dialogue).ids == tokenizer.encode(dialogue.render(), add_special_tokens=False).ids
 
 
-def test_packed_rows_learn_what_the_assistant_says_and_see_themselves_only(tokenizer: Tokenizer) -> None:
+def test_a_batch_learns_what_the_assistant_says(tokenizer: Tokenizer) -> None:
     source = random.Random(11)
-    row = [encode(tokenizer, draw_mixed(source, Split.TRAIN, {"weather": 1})) for _ in range(2)]
-    first, length = len(row[0].ids), sum(len(encoded.ids) for encoded in row)
-    batch = collate([row], length + 3)
-    said = [token for encoded in row for token, flag in zip(encoded.ids, encoded.learnt, strict=True) if flag]
+    dialogues = [encode(tokenizer, draw_mixed(source, Split.TRAIN, {"weather": 1})) for _ in range(2)]
+    first, second = (len(dialogue.ids) for dialogue in dialogues)
+    batch = join(dialogues)
+    said = [token for encoded in dialogues for token, flag in zip(encoded.ids, encoded.learnt, strict=True) if flag]
     assert batch.targets[batch.targets != NOT_LEARNT].tolist() == said
-    assert bool((batch.mask[0, 0, first:, :first] < 0).all())
-    assert bool((batch.mask[0, 0, :first, first:] < 0).all())
-    assert bool((batch.mask[0, 0].diagonal() == 0).all())
+    assert batch.lengths == (first, second)
+    assert batch.positions.tolist() == [*range(first), *range(second)]
+
+
+@pytest.mark.parametrize("text", ['[CALL]hotel[HEAD]find_hotel(guest="Gøjol")[END]', " The hotel is 日本.[TRAP][END]"])
+def test_pieces_are_what_the_tokens_say(tokenizer: Tokenizer, text: str) -> None:
+    """Time passes token by token, and a character of several tokens is heard with the last of them."""
+    pieces = token_pieces(tokenizer)(text)
+    assert "".join(pieces) == text
+    assert all(pieces)
+    tokens = [tokenizer.decode([token], skip_special_tokens=False) for token in tokenizer.encode(text).ids]
+    assert [piece for piece in pieces if piece.isascii()] == [token for token in tokens if token.isascii()]
+
+
+def test_calls_take_the_time_of_their_tokens(tokenizer: Tokenizer) -> None:
+    """A job's interrupts come where they come when the model itself speaks: after as many of its tokens."""
+    later = 0
+    for seed in range(40):
+        job = MULTI_STEP.job(World(random.Random(seed), Split.TRAIN, 12))
+        spoken, guessed = asynchronous_turn(job, token_pieces(tokenizer)), asynchronous_turn(job)
+        later += spoken.interruptions[0].after > guessed.interruptions[0].after
+    assert later > 10

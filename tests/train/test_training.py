@@ -11,10 +11,11 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from train.checkpoint import Progress, has_checkpoint, joined, load_checkpoint, save_checkpoint
-from train.data import NOT_LEARNT, SHORT, pack
+from train.data import NOT_LEARNT, SHORT, Shape, pack
 from train.evaluate import Speaker, held_out_questions
 from train.head_start import give_head_start
 from train.model import logits_at, loss_of, new_model, save_model
+from train.sieve import losses_of, sieved
 from train.tasks import mixture
 from train.tokenizer import load_tokenizer
 from train.train import COURSES, Trainer
@@ -59,31 +60,37 @@ def test_same_step_same_batch(tokenizer: Tokenizer) -> None:
 
 
 def test_packing_does_not_change_the_loss(tokenizer: Tokenizer) -> None:
-    """What shares a row with a dialogue is invisible to it: another neighbour, the same logits."""
-    model = new_model(tokenizer, 3)
-    batch = pack(tokenizer, random.Random(4), SHORT, 4)
-    first = int((batch.mask[0, 0, :, 0] == 0).sum())  # tokens of the first dialogue of the first row
-    with torch.no_grad():
-        packed = model(batch.ids[:1], attention_mask=batch.mask[:1]).logits[0, :first]
-        alone = model(batch.ids[:1, :first]).logits[0]
-    torch.testing.assert_close(packed, alone, atol=1e-4, rtol=1e-4)
-    assert torch.isfinite(loss_of(model, batch))
-
-
-def test_logits_of_chosen_places_are_the_models(tokenizer: Tokenizer) -> None:
+    """What shares a row with a dialogue is invisible to it: its logits are the model's on it alone, at every place."""
     model = new_model(tokenizer, 3)
     batch = pack(tokenizer, random.Random(4), SHORT, 4)
     places = batch.targets != NOT_LEARNT
     with torch.no_grad():
-        whole = model(batch.ids, attention_mask=batch.mask).logits[places]
-        torch.testing.assert_close(logits_at(model, batch, places), whole, atol=1e-5, rtol=1e-5)
+        alone = torch.cat([model(ids[None]).logits[0] for ids in batch.ids.split(list(batch.lengths))])
+        torch.testing.assert_close(logits_at(model, batch, places), alone[places], atol=1e-5, rtol=1e-5)
+    assert len(batch.lengths) > 3
+    assert torch.isfinite(loss_of(model, batch))
+
+
+def test_the_sieve_keeps_the_dialogues_of_the_greatest_losses(tokenizer: Tokenizer) -> None:
+    model = new_model(tokenizer, 3)
+    batch = pack(tokenizer, random.Random(4), SHORT, 4)
+    losses = losses_of(model, batch)
+    for number in range(3):     # a dialogue's own loss is the mean over its tokens, times their number
+        alone = batch.only([number])
+        learnt = int((alone.targets != NOT_LEARNT).sum())
+        assert float(losses[number]) == pytest.approx(learnt * loss_of(model, alone).item(), rel=1e-4)
+    ranked = losses.argsort(descending=True).tolist()
+    kept = sieved(losses, batch, batch.lengths[ranked[0]] + batch.lengths[ranked[1]])
+    assert kept.lengths == batch.only(sorted(ranked[:2])).lengths
+    assert torch.equal(kept.ids, batch.only(sorted(ranked[:2])).ids)
+    assert sum(sieved(losses, batch, 700).lengths) <= 700
 
 
 def test_head_start_attends_one_back(tokenizer: Tokenizer) -> None:
     model = new_model(tokenizer, 5)
     give_head_start(model)
     model.set_attn_implementation("eager")
-    ids = pack(tokenizer, random.Random(6), SHORT, 4).ids[:1, :100]
+    ids = pack(tokenizer, random.Random(6), SHORT, 4).ids[None, :100]
     attention = model(ids, output_attentions=True).attentions[0][0, 0]  # [query, key]
     assert attention.diagonal(-1).mean() > 0.9
 
@@ -117,11 +124,16 @@ def test_courses_are_joined_one_after_the_other() -> None:
     assert whole.sampled == [(40.0, {"facts": 0.5}), (85.0, {"facts": 0.7})]
 
 
-def test_the_second_course_has_calls_four_times_as_often_in_longer_rows(tokenizer: Tokenizer) -> None:
+def test_the_second_course_has_calls_four_times_as_often_and_is_sieved(tokenizer: Tokenizer) -> None:
     trainer = new_trainer(tokenizer, 3)
     trainer.course = COURSES["second"]
-    assert trainer.batch().ids.shape == (3, 512)
+    learnt = trainer.batch()
+    assert 1200 < len(learnt.ids) <= 1536
+    random_source = random.Random(f"{trainer.progress.seed} 0 0")
+    drawn = pack(tokenizer, random_source, Shape(4 * 1536, 512, mixture(4.0)), 12)
+    assert set(learnt.lengths) < set(drawn.lengths)
+    assert losses_of(trainer.model, learnt).mean() > losses_of(trainer.model, drawn).mean()
     usual, often = mixture(1.0), mixture(4.0)
     assert {kind for kind in usual if often[kind] == 4 * usual[kind]} == {
-        "single", "parallel", "multi_step", "interrupts", "one_by_one", "one_by_one_steps", "all_at_once",
-        "all_at_once_steps"}
+        "single", "parallel", "multi_step", "many_steps", "interrupts", "many_interrupts", "one_by_one",
+        "one_by_one_steps", "all_at_once", "all_at_once_steps"}

@@ -13,7 +13,7 @@ from train.tasks.documents import Documents
 from train.tasks.medley import Medley
 from train.tasks.pairs import Pairs
 from train.tasks.task import Task
-from train.world import Split, World
+from train.world import PIECES, Pieces, Split, World
 
 PREAMBLES = (
     "You are a helpful assistant.",
@@ -56,8 +56,10 @@ SIMPLE: dict[Task, float] = {
 ASYNCHRONOUS: dict[Task, float] = {
     Calling("single", calls.SINGLE): 4,
     Calling("parallel", calls.PARALLEL): 8,
-    Calling("multi_step", calls.MULTI_STEP): 13,
-    Calling("interrupts", calls.INTERRUPTED): 15,
+    Calling("multi_step", calls.MULTI_STEP): 10,
+    Calling("many_steps", calls.MANY_STEPS): 7,
+    Calling("interrupts", calls.INTERRUPTED): 12,
+    Calling("many_interrupts", calls.MANY_INTERRUPTS): 12,
 }
 SYNCHRONOUS: dict[Task, float] = {
     Calling("one_by_one", calls.PARALLEL, calls.ONE_BY_ONE): 2,
@@ -91,15 +93,19 @@ LONG_MIXTURE: dict[str, float] = {"facts_long": 70, "medley": 15, "recall_interv
 """The kinds of a long training batch."""
 
 
-def draw_dialogue(kind: str, source: random.Random, split: Split, reach: int = 8) -> Dialogue:
+def draw_dialogue(
+    kind: str, source: random.Random, split: Split, reach: int = 8, pieces: Pieces = PIECES.findall
+) -> Dialogue:
     """A new dialogue of this kind in a new world; without a system turn of its own it may be given one."""
-    dialogue = KINDS[kind].dialogue(World(source, split, reach))
+    dialogue = KINDS[kind].dialogue(World(source, split, reach, pieces))
     if dialogue.turns[0].role is not Role.SYSTEM and source.random() < 0.15:
         dialogue = Dialogue(dialogue.kind, (system(source.choice(PREAMBLES)), *dialogue.turns))
     return dialogue
 
 
-def draw_mixed(source: random.Random, split: Split, mixture: dict[str, float], reach: int = 8) -> Dialogue:
+def draw_mixed(
+    source: random.Random, split: Split, mixture: dict[str, float], reach: int = 8, pieces: Pieces = PIECES.findall
+) -> Dialogue:
     """A dialogue whose kind is drawn by weight."""
     kind = source.choices(list(mixture), weights=list(mixture.values()))[0]
-    return draw_dialogue(kind, source, split, reach)
+    return draw_dialogue(kind, source, split, reach, pieces)

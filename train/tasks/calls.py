@@ -39,12 +39,9 @@ class Calling:
 
     def dialogue(self, world: World) -> Dialogue:
         job = self.plan.job(world)
-        turns = {INTERRUPTING: interrupting, ONE_BY_ONE: one_by_one, ALL_AT_ONCE: all_at_once}[self.manner](job)
+        synchronous = {ONE_BY_ONE: one_by_one, ALL_AT_ONCE: all_at_once}.get(self.manner)
+        turns = synchronous(job) if synchronous else [asynchronous_turn(job, world.pieces)]
         return Dialogue(self.kind, (*opening(job, self.manner), *turns))
-
-
-def interrupting(job: Job) -> list[Turn]:
-    return [asynchronous_turn(job)]
 
 
 def one_by_one(job: Job) -> list[Turn]:
@@ -95,3 +92,5 @@ SINGLE = Plan(chains=(1, 1))
 PARALLEL = Plan(chains=(2, 4))
 MULTI_STEP = Plan(chains=(1, 3), steps=(1, 3))
 INTERRUPTED = Plan(chains=(1, 3), steps=(1, 2), interrupts=(1, 2), most_steps=4, failures=0.1)
+MANY_STEPS = Plan(chains=(2, 3), steps=(2, 3))
+MANY_INTERRUPTS = Plan(chains=(2, 3), steps=(1, 2), interrupts=(2, 3), most_steps=4, failures=0.1)

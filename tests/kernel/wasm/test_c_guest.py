@@ -159,3 +159,14 @@ def test_a_c_program_asks_in_a_section_and_calls_hosts_and_tools(cache: Path, bu
     assert [tuple(header) for header in sent.headers] == [("x", "one")]
     assert asked[1] == ("s.t", "{}", None)
     assert said == ["two", "hello", "bye"]
+
+
+def test_a_c_program_that_needs_more_memory_says_so_by_where_it_ends(
+    cache: Path, build: Any, tmp_path: Path
+) -> None:
+    source = tmp_path / "hungry.c"
+    source.write_text('#include "cadenza.h"\nconst char *cadenza_main(void) {\n'
+                      '  for (;;) *(volatile char *)cabi_realloc(0, 0, 1, 1 << 20) = 1;\n}\n')
+    ended = Decoding().outcome(cache, build([source]), "{}")
+    assert ended.ending == "memory-limit"
+    assert "memory_bytes" in ended.message
