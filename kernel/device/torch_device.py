@@ -220,6 +220,8 @@ def _runs(moves: Int32, along: int) -> list[tuple[Int32, Int32]]:
 
 
 def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int, end: int) -> bool:
+    if first == 0:
+        return not len(numbers) or int(numbers.view(np.uint32).max()) < end            # none is less than 0
     return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
 
 
