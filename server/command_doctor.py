@@ -140,6 +140,7 @@ def _model(model: str | None) -> Iterator[Finding]:
     """Whether it can be served, and if so what that costs."""
     from cadenza.kernel.model.directory import resolve_directory
     from cadenza.kernel.model.facts import describe
+    from cadenza.kernel.model.tensors import NAMED_FAULTS
     from cadenza.server.model_memory import available_bytes
 
     try:
@@ -149,7 +150,9 @@ def _model(model: str | None) -> Iterator[Finding]:
         return
     if report.problems:
         remedy = "mend what is named, download it again, or choose a model that is supported"
-        yield Finding("model", "fault", f"{report.directory}: {'; '.join(report.problems)}", remedy)
+        rest = len(report.problems) - NAMED_FAULTS
+        named = [*report.problems[:NAMED_FAULTS], *([f"and {rest} more"] if rest > 0 else [])]
+        yield Finding("model", "fault", f"{report.directory}: {'; '.join(named)}", remedy)
         return
     detail = f"{report.directory}: {report.family}, {report.parameters / 1e6:.1f} M parameters"
     yield Finding("model", "ok", f"{detail}, context {report.context_tokens} tokens")
