@@ -29,7 +29,6 @@ typedef struct { uint8_t number; cadenza_text message; } cadenza_error;  /* numb
 enum cadenza_finish {
   CADENZA_RUNNING, CADENZA_STOP_TOKEN, CADENZA_STOP_SEQUENCE, CADENZA_LENGTH, CADENZA_CONTEXT_FULL, CADENZA_STOPPED,
   CADENZA_GRAMMAR_END,
-  CADENZA_GRAMMAR_END,
 };
 typedef struct { uint32_t first, count; } cadenza_range;
 typedef struct {
