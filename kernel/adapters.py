@@ -67,6 +67,7 @@ class Adapters:
         self._directory: Path | None = None
         self._adapters: dict[tuple[str, str], Adapter] = {}
         self._adding: dict[tuple[str, str], int] = {}        # bytes, of those being added
+        engine.recovery.reload = self.reload
         self._turn = asyncio.Lock()                          # one is loaded at a time: equal ones share a slot
 
     async def open(self, directory: Path) -> None:
@@ -140,6 +141,14 @@ class Adapters:
                 await self._engine.link.load_adapter(slot, directory)
                 self._slots[adapter.digest] = slot
             self._adapters[adapter.owner, adapter.name] = adapter
+
+    async def reload(self) -> None:
+        """Into a device that was started again and knows none. Raises what the device raised."""
+        async with self._turn:
+            named = {adapter.digest: adapter for adapter in self._adapters.values()}
+            for digest, slot in self._slots.items():
+                if digest:
+                    await self._engine.link.load_adapter(slot, self._path(named[digest]))
 
     def _release(self, digest: str) -> None:
         """Its slot is free, unless an equal one needs it."""

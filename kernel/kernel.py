@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from cadenza.kernel.activity import Activity, Load, activity_of, load_of
@@ -216,6 +217,10 @@ class Kernel:
 
     # --- the whole ---
 
+    def watch_device(self, changed: Callable[[bool], None]) -> None:
+        """`changed` is called when the device has gone, and when it is there again."""
+        self.engine.recovery.changed = changed
+
     def load(self) -> Load:
         """What the machine does right now; tells nothing of anybody's programs."""
         return load_of(self.engine, asyncio.get_running_loop().time(), self._alive.total(), self.scheduler.ready())
@@ -274,6 +279,7 @@ class Kernel:
         await self.grammars.close()
         if self.storage is not None:
             await self.storage.close()
+        await self.engine.recovery.close()
         self.engine.link.close()
         self.runtime.close()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from cadenza.kernel.device.batch import Int32
-from cadenza.kvfs.errors import CadenzaError
+from cadenza.kvfs.errors import CadenzaError, DeviceLost
 from cadenza.kvfs.pool import ABSENT
 from cadenza.kvfs.tiers import Tiers
 
@@ -78,8 +78,8 @@ class Pager:
     def take_moves(self) -> tuple[Int32, Int32, Int32]:
         """The moves of the step that is being submitted: of slots, [·, 2]; of pages, out, [·, 2] of (frame, host page),
         and in, the other way round."""
-        slots = np.concatenate([NO_MOVES, *self._slot_moves])
-        outs, ins = (np.array(moves, np.int32).reshape(-1, 2) for moves in (self._outs, self._ins))
+        slots = np.concatenate(self._slot_moves) if self._slot_moves else NO_MOVES
+        outs, ins = (np.array(moves, np.int32) if moves else NO_MOVES for moves in (self._outs, self._ins))
         self._slot_moves, self._outs, self._ins = [], [], []
         self._regained.clear()
         self.sources.clear()
@@ -167,6 +167,14 @@ class Pager:
         """Whether its pages equal those that a plain prefill of its tokens gives, under its adapter."""
         return file.exact and file.contiguous and file.adapter in self.slots
 
+    def ensure_recomputable(self, work: Work) -> None:
+        """Raises DeviceLost if `work` reads what is lost and cannot be computed again."""
+        lost = self.tiers.lost
+        for file in (work.file, *work.reads) if lost else ():
+            if not self.is_recomputable(file) and not lost.isdisjoint(file.absent_pages()):
+                raise DeviceLost(f"{file!r}: some of its states went with the device that failed, and a plain prefill "
+                                 "of its tokens does not give them again: make the file anew, or cut it back")
+
     def regain(self, pages: Sequence[int]) -> None:
         """Lost pages get frames, and are computed again in the next step. Raises NoPages."""
         self.make_room(len(pages))
@@ -225,8 +233,7 @@ class Pager:
         """Whoever could write to one of `pages` without asking asks first from now on: so copies are never stale. Of
         files that share their last page one may have room in it."""
         for file in self.files.living:
-            if file.table.room and file.table.last_page in pages:
-                file.forget_room()
+            file.forget_room(pages)
 
     # --- what storage asks ---
 
@@ -245,7 +252,12 @@ class Pager:
         await future
 
     def lose(self, error: CadenzaError) -> None:
-        """The device is gone: nothing moves any more."""
+        """The device is gone: nothing that was to move does, and what lay there alone is lost."""
+        self._slot_moves, self._outs, self._ins = [], [], []
+        self._regained.clear()
+        self.sources.clear()
+        self.loading.clear()
+        self.tiers.lose(self.next_step - 1)
         while self._waiting:
             future = self._waiting.popleft()[1]
             if not future.done():

@@ -80,7 +80,9 @@ class Work(Waitable):
         "file",
         "in_line",
         "inputs",
+        "lane",
         "line",
+        "losses",
         "missing",
         "over",
         "owner",
@@ -96,6 +98,7 @@ class Work(Waitable):
         "sequence",
         "since",
         "start",
+        "steady",
         "trace",
         "turn",
         "turned_away",
@@ -132,6 +135,7 @@ class Work(Waitable):
         self.since = 0.0             # loop time when it was asked for
         self.arrival = 0             # its place in line, that of its program,
         self.preempted = 0           # times that it has made room for others
+        self.losses = 0              # devices that were lost with rows of it under way
         self.sequence = 0            # and among those that have the same
         self.pid = 0                 # of the process that asked
         self.adapter = ""            # under which it is computed: a digest, or none
@@ -139,6 +143,8 @@ class Work(Waitable):
         self.trace: Untraced = UNTRACED
         self.turn = 0                # step in which it last had a row
         self.under_way = 0           # rows submitted and not accepted
+        self.steady = False          # it goes on without being asked: see decodes.py
+        self.lane = -1               # under which the device remembers what it sampled, if it does
 
     def wanted(self) -> int:
         """How many tokens could go into the next step; 0 when there is nothing to submit for now."""
@@ -151,6 +157,12 @@ class Work(Waitable):
     def accept(self, result: StepResult, row: Row) -> None:
         """Takes what a row of this work brought back."""
         raise NotImplementedError
+
+    def go_on(self) -> None:
+        """It wants a row in the step that is being formed: is steady from now on, if it can be."""
+
+    def catch_up(self) -> None:
+        """It is steady no more: what it is, and its file, is as if it had been asked for each row. Idempotent."""
 
     @property
     def spared(self) -> int:
@@ -170,16 +182,26 @@ class Work(Waitable):
         """Gives back the pages of what it has fed, to feed it again later; the program does not notice. Only while no
         row of it is under way."""
         assert not self.under_way, "rows under way would write to pages given back"
+        self.catch_up()
         self.file.truncate(self.start)
         self.fed = self.reused = 0
         self.prefilling = True
         self.join_line()
+
+    def begin_again(self) -> None:
+        """The device is gone, with all that was under way: the rest is as if it had made room for others."""
+        self.under_way = 0
+        self.admitted = self.present = False
+        self.preempt()
+        self.missing = self.engine.pager.lost_tokens(self)
 
     def join_line(self) -> None:
         """Its inputs wait to be fed. Idempotent."""
         if not self.in_line:
             self.in_line = True
             self.line = self.engine.ledger.join(self.owner, self.priority)
+            if self.admitted:
+                self.engine.admission.feed_again(self)
 
     def leave_line(self) -> None:
         """Idempotent."""
@@ -298,6 +320,12 @@ class Pass(OneAnswer):
         self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, self.breadth.reads, told)
         self.plain = self.plain and visible is None
         self._completion = PassCompletion([], [], 0)
+
+    def go_on(self) -> None:
+        """It wants a row in the step that is being formed: is steady from now on, if it can be."""
+
+    def catch_up(self) -> None:
+        """It is steady no more: what it is, and its file, is as if it had been asked for each row. Idempotent."""
 
     @property
     def spared(self) -> int:

@@ -85,6 +85,13 @@ class EndWatcher(Outcome[ExitStatus]):
 class Process:
     """Made by `Kernel.spawn`; `attach_guest` gives it its program. `on_ready` queues it, `on_end` buries it."""
 
+    # A thousand take turns (see Fiber).
+    __slots__ = ("__weakref__", "_clock", "_ended", "_guest", "_on_end", "_on_ready", "_wall",
+                 "_watchers", "arguments", "children", "detached", "ended_at", "exit", "files",
+                 "handles", "image", "inbox", "limits", "output", "owner", "parent", "payload", "pid",
+                 "place", "priority", "signals", "since", "started_at", "state", "tokens", "trace",
+                 "waits")
+
     def __init__(
         self,
         pid: int,
@@ -207,6 +214,9 @@ class Process:
         self.kill("wall-limit", f"ran for {self.limits.wall_seconds:g} s, its limit (wall_seconds)")
 
     def _end(self, outcome: GuestOutcome) -> None:
+        if outcome.ending == "failed" and self.payload and outcome.message.startswith("MemoryError"):
+            outcome = GuestOutcome("memory-limit", 1, f"needed more than its {self.limits.memory_bytes} bytes "
+                                                      f"(memory_bytes): {outcome.message}")
         code = outcome.code if outcome.ending == "exited" else EXIT_CODES[outcome.ending]
         self.exit = ExitStatus(outcome.ending, code, outcome.message)
         self.state = "ended"

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 _NOTHING = np.zeros(0, np.int32)
 
 
+async def recall(engine: Engine, file: File) -> None:
+    """Returns when no page of `file` is lost. Raises Busy, or what stood in the way."""
+    work = Recall(engine, file)
+    try:
+        engine.add(work)
+        if work.missing:
+            await work.done
+    finally:
+        work.abort()
+
+
 class Recall(Work):
     """A pass without inputs. `done` ends when nothing of its file is missing, or with what it failed with."""
 

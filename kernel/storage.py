@@ -23,7 +23,7 @@ from cadenza.kernel.limits import PATIENCE_SECONDS, RETRY_SECONDS, STAGING_PAGES
 from cadenza.kernel.pager import Pager
 from cadenza.kvfs.access import Access
 from cadenza.kvfs.durability import Restorer, naming_of, record_of, whole_pages
-from cadenza.kvfs.errors import CadenzaError, Internal, Invalid
+from cadenza.kvfs.errors import CadenzaError, DeviceLost, Internal, Invalid
 from cadenza.kvfs.pool import ABSENT
 from cadenza.kvfs.records import StoredPage
 from cadenza.kvfs.store import Store
@@ -176,6 +176,8 @@ class Storage:
             return present, [page for page in pages if page not in set(present)]
         await self._pager.moved()                    # what is going to the host tier is there
         there = [page for page in pages if page in self._tiers.host][: len(buffer)]
+        if not there:
+            raise DeviceLost("the device failed while its pages were written; sync again")
         for at, page in enumerate(there):
             buffer.images[at] = self._host[self._tiers.host[page]]
         return there, [page for page in pages if page not in set(there)]
@@ -204,6 +206,8 @@ class Storage:
         try:
             async with self._reading:
                 await self._bring(work, pages)
+        except DeviceLost:
+            pass                                     # it is read again, if the device comes back
         except CadenzaError as error:
             work.fail(error)
         except OSError as error:

@@ -103,6 +103,14 @@ class PagePool:
         self.absent += len(pages)
         return frames
 
+    def lose(self) -> list[int]:
+        """Frames hold nothing any more: kept pages are free, used ones absent. Answers the used ones."""
+        for page in list(self._kept):
+            self.disown(page)
+        used = [page for page, references in enumerate(self._references) if references]
+        self.leave([page for page in used if self.frames[page] != ABSENT])
+        return used
+
     def share(self, page: int) -> None:
         """One reference more to a used page."""
         assert self._references[page] > 0, f"page {page} is free and cannot be shared"

@@ -36,6 +36,7 @@ class Tiers:
         self._store = store
         self._free = list(range(host_pages - 1, -1, -1))
         self._named: dict[int, int] = {}             # the last step that names the host page of each page
+        self._written: dict[int, int] = {}           # the step that wrote each page to the host
         self.last_answered = 0                       # step
         self._cooling: deque[tuple[int, int]] = deque()   # (step that names it, host page), in the order of steps
         pool.when_forgotten(self.forget)
@@ -70,13 +71,14 @@ class Tiers:
     def put_on_host(self, page: int, host: int, step: int) -> None:
         """A page on the device is written there in `step`."""
         self.host[page] = host
-        self._named[page] = step
+        self._named[page] = self._written[page] = step
         self.clean[page] = None
 
     def take_from_host(self, page: int) -> int:
         """Answers the host page that `page` lay in, free once the last step that names it is over."""
         host = self.host.pop(page)
         self.clean.pop(page, None)
+        del self._written[page]
         self.free_host_page(host, self._named.pop(page))
         return host
 
@@ -109,6 +111,16 @@ class Tiers:
         stored = self.stored.pop(page, None)
         if stored is not None:
             self._slots.release([stored.slot])
+
+    def lose(self, last_step: int) -> None:
+        """The device is gone, after so many steps: what was on its way to the host is not there, and what lay nowhere
+        else is lost."""
+        for page in [page for page, step in self._written.items() if step > self.last_answered]:
+            self.take_from_host(page)
+        used = self.pool.lose()
+        self.clean.clear()
+        self.lost.update(page for page in used if page not in self.host and page not in self.stored)
+        self.answered(last_step)
 
     def recount(self, used: Iterable[int]) -> None:
         """Raises AssertionError unless each used page lies somewhere or is lost, and each host page is counted once."""

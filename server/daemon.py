@@ -39,6 +39,7 @@ SERVICES = tuple(
     for module in (adapters_pb2, files_pb2, images_pb2, processes_pb2, system_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
+_HEALTH = health_pb2.HealthCheckResponse
 STOPPING_SECONDS = TERMINATE_SECONDS + 2 * STOP_SECONDS
 CHANNEL_OPTIONS = (
     ("grpc.so_reuseport", 0),               # a second daemon on the same port must fail, not share it
@@ -60,6 +61,7 @@ class Daemon:
         self._processes = ProcessService(kernel, self._lifetimes, kernel.limits, options.max_priority)
         self._health = health.aio.HealthServicer()
         self._boundary = Boundary(Keys(options.keys), self._metrics)
+        self._saying: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
         self._scraped: MetricsServer | None = None
         self.address = ""                   # host:port, once started
@@ -90,8 +92,16 @@ class Daemon:
             self._scraped = await self._listen_for_scrapes(self._options.metrics_port)
             self.metrics_address = self._scraped.address
         await server.start()
+        await self._say_health(True)
+        self._kernel.watch_device(self._device_changed)
+
+    def _device_changed(self, there: bool) -> None:
+        self._saying = asyncio.ensure_future(self._say_health(there))
+
+    async def _say_health(self, there: bool) -> None:
+        """Of every service: they answer without a device too, but programs do not get on."""
         for service in ("", *SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            await self._health.set(service, _HEALTH.SERVING if there else _HEALTH.NOT_SERVING)
 
     async def stop(self) -> None:
         """Takes no more calls, closes the kernel (which asks every process to end, and kills those that do not), lets

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cadenza.kvfs.errors import CadenzaError
+from cadenza.kvfs.errors import NotFound
 from cadenza.server.limits import BOUND_SECONDS
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ class Lifetimes:
         self._bonds.pop(name, None)
         owner, pid = name
         try:
-            if self._kernel.process(owner, pid).exit is None:
-                log.info("process %d of %s is killed: its client is gone", pid, owner)
-                self._kernel.signal(owner, pid, "kill")
-        except CadenzaError as error:
-            log.debug("process %d of %s is gone already: %s", pid, owner, error.message)
+            process = self._kernel.process(owner, pid)
+        except NotFound:
+            return                          # it ended, and is forgotten
+        if process.exit is None:
+            log.info("process %d of %s is killed: its client is gone", pid, owner)
+            process.kill("killed", f"its client has been gone for {self._seconds:g} s")

@@ -82,7 +82,8 @@ class Plan:
     def _lengths(self, world: World) -> list[int]:
         """Steps of each chain; half as many in all as the world has facts, if so few are possible."""
         longest = min(2, self.steps[1])
-        most = max(self.chains[0] - 1 + longest, min(self.most_steps, world.reach // 2))
+        least = (self.chains[0] - 1) * self.steps[0] + longest
+        most = max(least, min(self.most_steps, world.reach // 2))
         while True:
             lengths = [world.random.randint(*self.steps) for _ in range(world.random.randint(*self.chains))]
             if sum(lengths) <= most and max(lengths) >= longest:

@@ -39,4 +39,8 @@ class DeviceLink(Protocol):
     def drop_adapter(self, slot: int) -> None:
         """After the steps that have been submitted; no later one names it until it is loaded anew."""
 
+    async def restart(self) -> None:
+        """After `lost`: builds the device anew, empty, but with the host tier as it was. Steps may be submitted then.
+        Raises what building it raised, Unsupported where that cannot be."""
+
     def close(self) -> None: ...

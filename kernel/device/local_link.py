@@ -12,7 +12,7 @@ import numpy as np
 
 from cadenza.kernel.device.batch import Batch, Device, DeviceFacts, StepResult, UInt8, adapting
 from cadenza.kernel.device.link import Deliver
-from cadenza.kvfs.errors import DeviceLost
+from cadenza.kvfs.errors import DeviceLost, Unsupported
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +67,13 @@ class LocalLink:
         adapting(self._device).drop_adapter(slot)
 
     def fail(self, reason: str) -> None:
-        """As if the device died now: what is under way never comes back, and `lost` is called soon, once."""
+        """As if the device died now: what is under way never comes back, and `lost` is called, once."""
         if not self._gone:
             self._end(reason)
-            asyncio.get_running_loop().call_soon(self._lost, reason)
+            self._lost(reason)
+
+    async def restart(self) -> None:
+        raise Unsupported("a device in this process is not started again")
 
     def close(self) -> None:
         """Idempotent. `lost` is not called."""

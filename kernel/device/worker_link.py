@@ -9,10 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cadenza.kernel.device.batch import Batch, DeviceFacts, UInt8
 from cadenza.kernel.device.kinds import DeviceConfig, Progress, to_json
@@ -20,7 +20,7 @@ from cadenza.kernel.device.link import Deliver
 from cadenza.kernel.device.shared_memory import SLOTS, Ring, host_tier, shared_bytes
 from cadenza.kernel.device.worker import PACKET_BYTES
 from cadenza.kvfs import errors
-from cadenza.kvfs.errors import CadenzaError, DeviceLost
+from cadenza.kvfs.errors import CadenzaError, DeviceLost, Unsupported
 
 # What torch's threads and allocator read when they are loaded: idle threads sleep, large buffers are kept.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
@@ -28,26 +28,28 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_MMAP_THRESHOLD_": str(1 << 
 END_SECONDS = 5.0  # for a worker that is asked to end, or has hung up; then it is killed
 
 
-class WorkerLink:
-    """Owns the worker process, the socket and the memory shared with it. Made by `start`, ended by `close`."""
+class _Worker(NamedTuple):
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+    facts: DeviceFacts
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], control: socket.socket, facts: DeviceFacts, ring: Ring, host: UInt8
-    ) -> None:
-        self.facts = facts
-        self.host = host
-        self._process = process
-        self._control = control
-        self._ring = ring
+
+class WorkerLink:
+    """Owns the worker process, the socket and the memory shared with it. Made by `start`, ended by `close`. When the
+    worker is lost its memory stays: `restart` gives it to another."""
+
+    def __init__(self, config: DeviceConfig, memory: int, worker: _Worker) -> None:
+        """`memory`: a descriptor; it is the link's to close, but not if this raises."""
+        self.facts = worker.facts
+        self.host: UInt8 = host_tier(memory, worker.facts)
+        self._config = config
+        self._memory = memory
         self._loop = asyncio.get_running_loop()
-        self._submitted = 0
-        self._delivered = 0
         self._deliver: Deliver = lambda result: None
         self._lost: Callable[[str], None] = lambda reason: None
         self._loads = 0
         self._loading: dict[int, asyncio.Future[None]] = {}
-        self._gone = ""
-        self._loop.add_reader(control, self._receive)
+        self._take(worker)
 
     @classmethod
     async def start(cls, config: DeviceConfig, progress: Progress = lambda what, fraction: None) -> WorkerLink:
@@ -56,25 +58,29 @@ class WorkerLink:
         Raises what building the device raised, or DeviceLost when the worker died of it.
         """
         memory = os.memfd_create("cadenza-device")
-        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        control.setblocking(False)
         try:
-            process = _spawn(theirs, memory)
-            try:
-                facts = await _boot(process, control, config, progress)
-                os.ftruncate(memory, shared_bytes(facts))
-                ring, host = Ring(memory, facts), host_tier(memory, facts)
-                control.send(b"map")
-            except BaseException:
-                _end(process)
-                raise
+            async with _starting(config, memory, progress) as worker:
+                os.ftruncate(memory, shared_bytes(worker.facts))
+                return cls(config, memory, worker)
         except BaseException:
-            control.close()
-            raise
-        finally:
-            theirs.close()
             os.close(memory)
-        return cls(process, control, facts, ring, host)
+            raise
+
+    async def restart(self) -> None:
+        assert self._gone, "the device is there"
+        async with _starting(self._config, self._memory) as worker:
+            if worker.facts != self.facts:
+                raise Unsupported(f"the device came back as another: {worker.facts}, and it was {self.facts}")
+            self._take(worker)
+
+    def _take(self, worker: _Worker) -> None:
+        """From now on this is the worker."""
+        self._ring = Ring(self._memory, self.facts)
+        self._process, self._control, _ = worker
+        self._submitted = self._delivered = 0
+        self._gone = ""
+        self._control.send(b"map")
+        self._loop.add_reader(self._control, self._receive)
 
     @property
     def pid(self) -> int:
@@ -120,6 +126,9 @@ class WorkerLink:
         if not self._gone:
             self._release("it was closed")
             _end(self._process)
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
 
     def _receive(self) -> None:
         try:
@@ -161,6 +170,7 @@ class WorkerLink:
         for done in self._loading.values():
             if not done.done():
                 done.set_exception(DeviceLost(f"the device is gone: {reason}"))
+        self._loading.clear()
         self._loop.remove_reader(self._control)
         self._control.close()
         self._ring.close()
@@ -172,6 +182,26 @@ def _spawn(control: socket.socket, memory: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "cadenza.kernel.device.worker", *map(str, descriptors)]
     return subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                             env={**os.environ, **ENVIRONMENT})
+
+
+@asynccontextmanager
+async def _starting(config: DeviceConfig, memory: int, progress: Progress = lambda what, fraction: None
+                    ) -> AsyncIterator[_Worker]:
+    """A worker whose device is ready, and that waits to be told that `memory` has its size. It is ended if the block
+    raises. Raises what building the device raised, DeviceLost when the worker died of it."""
+    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control.setblocking(False)
+    try:
+        with theirs:
+            process = _spawn(theirs, memory)
+        try:
+            yield _Worker(process, control, await _boot(process, control, config, progress))
+        except BaseException:
+            _end(process)
+            raise
+    except BaseException:
+        control.close()
+        raise
 
 
 async def _boot(

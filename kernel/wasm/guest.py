@@ -149,9 +149,12 @@ class Guest:
             return Outcome("finished") if fiber.value.name == "ok" else Outcome("failed", 1, fiber.value.value)
         if fiber.fuel_left == 0:
             return Outcome("cpu-limit", 1, f"used all of its {self._fuel} instructions (cpu_fuel)")
+        reason = trap_reason(fiber.error)
         if not fiber.started and _MEMORY.search(fiber.error):
-            return Outcome("memory-limit", 1, f"could not start within memory_bytes: {trap_reason(fiber.error)}")
-        return Outcome("trapped", 1, trap_reason(fiber.error))
+            return Outcome("memory-limit", 1, f"could not start within memory_bytes: {reason}")
+        if any(map(_OUT_OF_MEMORY.search, _FRAME.findall(fiber.error))):
+            return Outcome("memory-limit", 1, f"needed more than memory_bytes: {reason}")
+        return Outcome("trapped", 1, reason + _GAVE_UP if "unreachable" in reason else reason)
 
     def kill(self, outcome: Outcome) -> None:
         """Ends the guest wherever it is. Without effect on one that has ended; `wake` is not called."""
@@ -180,6 +183,9 @@ class Guest:
 
 
 _MEMORY = re.compile("memory|resource limit")
+# Where programs of C (sdk/c), Rust, Zig and C++ end that are denied memory: a denial as such is seen by nobody else.
+_OUT_OF_MEMORY = re.compile(r"out_?of_?memory|handle_alloc_error|rust_oom|__rg_oom|bad_alloc", re.IGNORECASE)
+_GAVE_UP = "; it gave up by itself, as many programs do that need more than memory_bytes"
 _FRAME = re.compile(r"^\s+\d+:\s+0x[0-9a-f]+ - (.+)$", re.MULTILINE)
 _NAMED_FRAMES = 4
 

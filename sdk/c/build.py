@@ -31,12 +31,13 @@ Import = tuple[str, str, str]
 
 
 def compile_c(sources: list[Path], optimize: str = "2") -> bytes:
-    """A core module. Raises subprocess.CalledProcessError; the compiler has said why on stderr."""
+    """A core module, in which functions keep their names: a trap tells them. Raises subprocess.CalledProcessError; the
+    compiler has said why on stderr."""
     with tempfile.TemporaryDirectory() as room:
         core = Path(room, "core.wasm")
         subprocess.run(
             [sys.executable, "-m", "ziglang", "cc", "--target=wasm32-freestanding", f"-O{optimize}", "-nostdlib",
-             "-Wl,--no-entry", "-Wl,--strip-debug", f"-Wl,-z,stack-size={STACK_BYTES}", "-I", str(HERE),
+             "-g0", "-Wl,--no-entry", f"-Wl,-z,stack-size={STACK_BYTES}", "-I", str(HERE),
              "-o", str(core), *map(str, sources)], check=True)
         return core.read_bytes()
 

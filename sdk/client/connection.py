@@ -24,7 +24,7 @@ RECEIVED_BYTES = 32 << 20                   # of one answer: a process may say 1
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVED_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 10_000),  # what it gives a connection to come about: a busy machine is slow
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.use_local_subchannel_pool", 1),  # a closed client leaves no back-off behind for the next one
 )

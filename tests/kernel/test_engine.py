@@ -240,7 +240,8 @@ def test_a_lost_device_fails_everything_and_later_work() -> None:
         file = bench.file()
         run = bench.decode(file, [1], 4)
         await asyncio.sleep(0)
-        bench.link.lose("killed by signal 9")
+        bench.link.die()
+        await bench.settle()
         with pytest.raises(DeviceLost, match="signal 9"):
             run.take()
         with pytest.raises(DeviceLost):

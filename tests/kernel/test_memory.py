@@ -48,12 +48,13 @@ class House:
     """An engine over the toy device, under a virtual clock."""
 
     def __init__(self, policy: str, *, pages: int = 24, host_pages: int = 64, run_ahead: int = 2, step_tokens: int = 16,
-                 page_seconds: float = 0.002) -> None:  # fmt: skip
+                 page_seconds: float = 0.002, link: type[LocalLink] = LocalLink) -> None:  # fmt: skip
         self.device = SlowToy(pages=pages, host_pages=host_pages)
         self.files = FileSystem(PagePool(pages, 4))
         self.pager = Pager(self.files, Tiers(self.files.pool, host_pages))
+        self.link = link(self.device)
         self.engine = Engine(
-            LocalLink(self.device), WorkConserving(step_tokens, 8), self.pager, memory=memory_policy(policy),
+            self.link, WorkConserving(step_tokens, 8), self.pager, memory=memory_policy(policy),
             costs=Costs(STEP_SECONDS, 1e-3, 8, page_seconds), run_ahead=run_ahead)
         self.inference = Inference(self.engine, self.device.facts)
         self._pids = 0

@@ -3,12 +3,15 @@ sees. Any mistake in pages, slots, copies, lanes or order changes the tokens."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from cadenza.kernel.device.batch import Batch, DeviceFacts, StepResult
+from cadenza.kernel.device.local_link import LocalLink
+from cadenza.kvfs.errors import Internal, Unsupported
 
 VOCABULARY = 997
 
@@ -71,6 +74,14 @@ class ToyDevice:
                 self.said.setdefault(lane, []).append(token)
         return StepResult(batch.step, np.array(sampled, np.int32))
 
+    def die(self, unanswered: int) -> None:
+        """It forgets all that it held; so many steps may not have written to the host what they were to."""
+        for batch in self.batches[len(self.batches) - unanswered :]:
+            self.host[batch.swap_outs[:, 1]] = 0xAA
+        self.held[:] = -1
+        self.lanes.clear()
+        self.said.clear()
+
     def history(self, batch: Batch, sample: int, seen: list[int]) -> list[int]:
         """What a penalised sample was told, or its lane has; it is what the row sees."""
         lane, told = int(batch.sample_lanes[sample]), batch.told[slice(*batch.told_starts[sample : sample + 2])]
@@ -109,6 +120,7 @@ class HeldLink:
         self.facts = device.facts
         self.host = device.host
         self.waiting: list[StepResult] = []
+        self.comes_back = False
 
     def connect(self, deliver, lost) -> None:  # type: ignore[no-untyped-def]
         self._deliver, self.lose = deliver, lost
@@ -120,5 +132,34 @@ class HeldLink:
         result = self.waiting.pop(0)
         self._deliver(StepResult(result.step, error=error) if error else result)
 
+    def die(self) -> None:
+        self.device.die(len(self.waiting))
+        self.waiting.clear()
+        self.lose("killed by signal 9")
+
+    async def restart(self) -> None:
+        if not self.comes_back:
+            raise Unsupported("it is beyond repair")
+
     def close(self) -> None:
         pass
+
+
+class MortalLink(LocalLink):
+    """Its device dies when the test says so, and is there again after a while; `fails` starts are in vain first."""
+
+    def __init__(self, device: ToyDevice, *, fails: int = 0, seconds: float = 0.5) -> None:
+        super().__init__(device)
+        self._toy, self._seconds, self.fails, self.starts = device, seconds, fails, 0
+
+    def die(self) -> None:
+        self._toy.die(len(self._waiting))
+        self.fail("struck by lightning")
+
+    async def restart(self) -> None:
+        self.starts += 1
+        await asyncio.sleep(self._seconds)
+        if self.fails:
+            self.fails -= 1
+            raise Internal("no room")
+        self._gone, self._idle_at = "", 0.0

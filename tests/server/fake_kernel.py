@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -74,7 +75,8 @@ class FakeImages:
             raise ZeroDivisionError("a secret")
         digest = hashlib.sha256(data).hexdigest()
         image = FakeImage(digest, name, kind or "python", owner, len(data), time.time())
-        return self.kept.setdefault((owner, digest), image)
+        self.kept[owner, digest] = image
+        return image
 
     def get(self, owner: str, reference: str) -> FakeImage:
         for image in self.list(owner):
@@ -132,6 +134,9 @@ class FakeProcess:
         if text == "stop":
             self.end(FakeExit("finished", 0))
 
+    def kill(self, ending: str, message: str) -> None:
+        self.end(FakeExit(ending, 137, message))
+
     def end(self, status: FakeExit) -> None:
         self.exit, self.state, self.ended_at = status, "ended", time.time()
         self.output.close()
@@ -150,6 +155,7 @@ class FakeKernel:
         self.table: dict[int, FakeProcess] = {}
         self.engine = SimpleNamespace(link=SimpleNamespace(facts=SimpleNamespace(page_bytes=1024)))
         self.looks = 0
+        self.device_changed: Callable[[bool], None] = lambda there: None
 
     def spawn(
         self, owner: str, image: str, arguments: str, *, detached: bool = True, limits: ProcessLimits | None = None,
@@ -168,6 +174,9 @@ class FakeKernel:
         if not wishes.get("hang"):
             process.end(FakeExit("exited" if wishes.get("code") else "finished", wishes.get("code", 0)))
         return process
+
+    def watch_device(self, changed: Callable[[bool], None]) -> None:
+        self.device_changed = changed
 
     def process(self, owner: str, pid: int) -> FakeProcess:
         process = self.table.get(pid)

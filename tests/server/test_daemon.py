@@ -39,6 +39,12 @@ def test_health_of_each_service() -> None:
                 await stub.Check(health_pb2.HealthCheckRequest(service="nothing"))
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
+            for there, status in ((False, "NOT_SERVING"), (True, "SERVING")):
+                server.kernel.device_changed(there)
+                await asyncio.sleep(0)
+                answer = await stub.Check(health_pb2.HealthCheckRequest())
+                assert health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) == status
+
     assert set(SERVICES) == {f"cadenza.v1.{name}Service" for name in ("Adapter", "File", "Image", "Process", "System")}
     run(test())
 

@@ -283,7 +283,8 @@ def test_a_bound_process_dies_with_its_client() -> None:
                 await attachment.send("hello")
                 await asyncio.sleep(0.3)
                 assert (await process.refresh()).state == "running"
-            assert (await process.wait()).ending == "killed"
+            ended = await process.wait()
+            assert (ended.ending, ended.code, "client has been gone" in ended.message) == ("killed", 137, True)
 
     run(test())
 

@@ -110,9 +110,9 @@ class Desk:
 
     def __init__(self, *, limits: ProcessLimits | None = None, language: Language | None = None,
                  patience_seconds: float = 0.0, tools: Tools | None = None, model: Device | None = None,
-                 **device: Any) -> None:
-        """`model`: a device in place of a NullDevice, which is made of the rest."""
-        self.link = LocalLink(model or NullDevice(**device))
+                 link: LocalLink | None = None, **device: Any) -> None:
+        """`model`: a device in place of a NullDevice, which is made of the rest; `link`: in place of one to it."""
+        self.link = link or LocalLink(model or NullDevice(**device))
         facts = self.link.facts
         self.files = FileSystem(PagePool(facts.pages, facts.page_tokens), file_limits(facts.page_bytes))
         self.pager = Pager(self.files, Tiers(self.files.pool, facts.host_pages))
@@ -222,4 +222,4 @@ def a_run(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
 
 def a_draft(file: int, token: int, tokens: list[int], parents: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "token": token, "tokens": tokens, "parents": parents, "sampler": a_sampler(),
-            "mask": None, "adapter": None, **more}
+            "mask": None, "adapter": None, "grammar": None, **more}

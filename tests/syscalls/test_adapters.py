@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.limits import ADAPTERS_PER_USER
 from cadenza.kernel.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -35,6 +37,19 @@ class Tiny:
 
     def desk(self, pages: int = 64, **more: Any) -> Desk:
         return Desk(model=TorchDevice(self.model.directory, pages=pages, page_tokens=PAGE_TOKENS, threads=1, **more))
+
+
+class RebornLink(LocalLink):
+    """A device that is made anew when it was lost: it knows no adapter then."""
+
+    def __init__(self, make: Callable[[], TorchDevice]) -> None:
+        super().__init__(make())
+        self._make = make
+
+    async def restart(self) -> None:
+        self._device = self._make()
+        self._device.attach(self.host)
+        self._gone = ""
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +142,25 @@ async def test_preempted_runs_go_on_under_their_adapters(tiny: Tiny, tmp_path: P
         for handle, (_, reference) in zip(handles, asked, strict=True):
             assert desk.ask(process, "inference.take-tokens", handle).tokens == reference.greedy(prompt, 40)
         assert desk.engine.preemptions > 0
+
+
+@in_loop
+async def test_a_device_that_was_lost_has_its_adapters_again(tiny: Tiny, tmp_path: Path) -> None:
+    def make() -> TorchDevice:
+        return TorchDevice(tiny.model.directory, pages=64, page_tokens=PAGE_TOKENS, threads=1)
+
+    async with Desk(link=RebornLink(make)) as desk:
+        process = await with_both(desk, tiny, tmp_path)
+        run = desk.ask(process, "inference.decode", a_run(desk.ask(process, "kv.create"), PROMPT, max_tokens=20,
+                                                          deliver_every=20, adapter="red"))
+        file = desk.ask(process, "kv.create")
+        await forward(desk, process, a_pass(file, PROMPT[:-1], adapter="blue"))
+        desk.link.fail("struck by lightning")
+        said, _ = await decode(desk, process, a_run(file, PROMPT[-1:], max_tokens=20, adapter="blue"))
+        assert said == tiny.blue.greedy(PROMPT, 20)
+        await desk.wait(process, run)
+        assert desk.ask(process, "inference.take-tokens", run).tokens == tiny.red.greedy(PROMPT, 20)
+        assert desk.engine.recovery.losses == 1
 
 
 @in_loop

@@ -97,10 +97,31 @@ def test_a_day_in_the_life(daemon: Daemon, agent: Path) -> None:
     assert "main.py:2" in daemon.cadenza("run", str(broken), ended=125)
     facts = json.loads(daemon.cadenza("ps", "--all", "--json").splitlines()[0])
     assert facts["exit"]["ending"] == "finished"
-    os.kill(daemon.worker, signal.SIGKILL)
-    lost = daemon.cadenza("run", str(agent), "--question", "Who are you?", ended=1)
-    assert "DeviceLost" in lost
-    assert "finished" in daemon.cadenza("ps", "--all")
+    os.kill(daemon.worker, signal.SIGKILL)                    # the device comes back, and nobody notices
+    assert daemon.cadenza("run", str(agent), "--question", "Who are you?") == said
+    lost, daemon.worker = daemon.worker, daemon._worker()
+    assert daemon.worker != lost
+
+
+def test_a_daemon_that_stops_tells_programs_and_their_clients(daemon: Daemon, tmp_path: Path) -> None:
+    waits, heeds = tmp_path / "waits.py", tmp_path / "heeds.py"
+    waits.write_text("import cadenza\nasync def main(args):\n    print('up', flush=True)\n"
+                     "    await cadenza.receive()\n")
+    heeds.write_text("import asyncio, cadenza\nasync def hear():\n    async for signal in cadenza.signals():\n"
+                     "        return signal\nasync def main(args):\n    heard = asyncio.create_task(hear())\n"
+                     "    await asyncio.sleep(0)\n    print('up', flush=True)\n    print('told to', await heard)\n")
+    clients = [subprocess.Popen([*COMMAND, "run", str(path)], env={**os.environ, "CADENZA_SERVER": daemon.address},
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+               for path in (waits, heeds)]
+    for client in clients:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "up\n"
+    daemon.process.send_signal(signal.SIGTERM)
+    (_, killed), (heard, _) = (client.communicate(timeout=PATIENCE_SECONDS) for client in clients)
+    assert [client.returncode for client in clients] == [137, 0], (killed, heard)
+    assert "terminate" in killed
+    assert heard == "told to terminate\n"
+    assert daemon.process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_a_trace_shows_calls_beside_tokens(daemon: Daemon, tmp_path: Path) -> None:

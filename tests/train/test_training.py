@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from train.checkpoint import Progress, has_checkpoint, joined, load_checkpoint, save_checkpoint
-from train.data import NOT_LEARNT, SHORT, pack
+from train.data import NOT_LEARNT, SHORT, Shape, pack
 from train.evaluate import Speaker, held_out_questions
 from train.head_start import give_head_start
 from train.model import logits_at, loss_of, new_model, save_model
@@ -124,11 +124,16 @@ def test_courses_are_joined_one_after_the_other() -> None:
     assert whole.sampled == [(40.0, {"facts": 0.5}), (85.0, {"facts": 0.7})]
 
 
-def test_the_second_course_has_calls_four_times_as_often_in_longer_rows(tokenizer: Tokenizer) -> None:
+def test_the_second_course_has_calls_four_times_as_often_and_is_sieved(tokenizer: Tokenizer) -> None:
     trainer = new_trainer(tokenizer, 3)
     trainer.course = COURSES["second"]
-    assert trainer.batch().ids.shape == (3, 512)
+    learnt = trainer.batch()
+    assert 1200 < len(learnt.ids) <= 1536
+    random_source = random.Random(f"{trainer.progress.seed} 0 0")
+    drawn = pack(tokenizer, random_source, Shape(4 * 1536, 512, mixture(4.0)), 12)
+    assert set(learnt.lengths) < set(drawn.lengths)
+    assert losses_of(trainer.model, learnt).mean() > losses_of(trainer.model, drawn).mean()
     usual, often = mixture(1.0), mixture(4.0)
     assert {kind for kind in usual if often[kind] == 4 * usual[kind]} == {
-        "single", "parallel", "multi_step", "interrupts", "one_by_one", "one_by_one_steps", "all_at_once",
-        "all_at_once_steps"}
+        "single", "parallel", "multi_step", "many_steps", "interrupts", "many_interrupts", "one_by_one",
+        "one_by_one_steps", "all_at_once", "all_at_once_steps"}

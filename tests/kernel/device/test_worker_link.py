@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -206,8 +207,28 @@ def test_a_killed_worker_is_lost_exactly_once(steps: int) -> None:
     with_worker(main, NullConfig(fixed_ms=60_000, sleep=True))
 
 
+def test_a_lost_worker_is_started_again_over_the_same_host_tier() -> None:
+    async def main(kernel: Kernel) -> None:
+        expected = (await kernel.answer(decodes(1, [1], [0]))).tokens.tolist()
+        for step in (2, 3):
+            first = kernel.link.pid
+            kernel.link.host[3] = step
+            kernel.link.submit(decodes(9, [1], [0]))
+            os.kill(first, signal.SIGKILL)
+            await kernel.until(lambda: bool(kernel.reasons))
+            kernel.reasons.clear()
+            await kernel.link.restart()
+            assert kernel.link.pid != first
+            assert (kernel.link.host[3] == step).all()
+            kernel.results.clear()
+            assert (await kernel.answer(decodes(step, [1], [0]))).tokens.tolist() == expected
+
+    with_worker(main, TorchConfig(pages=4, shape=SHAPE, threads=1, host_pages=5))
+
+
 def test_close_does_not_wait_for_a_long_step_and_leaves_nothing() -> None:
     async def main() -> None:
+        gc.collect()        # what earlier tests have left would go in the midst of this one
         before = descriptors()
         link = await WorkerLink.start(NullConfig(fixed_ms=3_600_000, sleep=True))
         kernel = Kernel(link)
@@ -231,8 +252,8 @@ def test_a_lost_worker_leaves_no_descriptor() -> None:
         kernel = Kernel(link)
         os.kill(link.pid, signal.SIGTERM)
         await kernel.until(lambda: bool(kernel.reasons))
-        assert descriptors() == before
         link.close()
+        assert descriptors() == before
 
     asyncio.run(main())
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import wasmtime
 
-from cadenza.kernel.limits import HEAVY_SLICES, SLICE_FUEL, ProcessLimits
+from cadenza.kernel.limits import HEAVY_SLICES, SLICE_FUEL, WASM_STACK_BYTES, ProcessLimits
 from cadenza.kernel.virtual_clock import simulate
 from cadenza.kernel.wasm.fiber_unsafe import living
 from cadenza.kernel.wasm.runtime import WasmRuntime
@@ -81,6 +81,20 @@ def test_memory_that_is_asked_for_at_the_start(cache: Path) -> None:
     assert "memory_bytes" in ended.message
 
 
+def test_who_ends_of_memory_that_was_denied_is_told_so_by_where_it_ended(cache: Path) -> None:
+    def ends_in(name: str) -> bytes:
+        grow = "(memory.grow (i32.const 33))"
+        return guest_program(f"(func ${name} unreachable)" + entry(
+            "", f"(if (i32.eq {grow} (i32.const -1)) (then (call ${name}))) {OK}"))
+
+    limits = ProcessLimits(memory_bytes=32 * PAGE)
+    names = ("cadenza_out_of_memory", "alloc::alloc::handle_alloc_error", "chosen_otherwise")
+    *told, guessed = outcomes(cache, *((ends_in(name), limits) for name in names))
+    assert {one.ending for one in told} == {"memory-limit"}
+    assert all("memory_bytes" in one.message and name in one.message for one, name in zip(told, names, strict=False))
+    assert (guessed.ending, "memory_bytes" in guessed.message) == ("trapped", True)
+
+
 def test_one_memory_a_guest(cache: Path) -> None:
     text = program_text({}, entry("", OK))
     second = "(core module $second (memory 1)) (core instance (instantiate $second))"
@@ -128,6 +142,35 @@ def test_one_who_spins_ends_at_its_cpu_limit(cache: Path) -> None:
     fuel = 4 * HEAVY_SLICES * SLICE_FUEL
     ended, = outcomes(cache, (SPINS, ProcessLimits(cpu_fuel=fuel)))
     assert ended == Outcome("cpu-limit", 1, f"used all of its {fuel} instructions (cpu_fuel)")
+
+
+def test_stack_at_the_limit_and_past_it(cache: Path) -> None:
+    deeper = ("(func $deeper (param i32) (result i32) (if (result i32) (local.get 0) (then (i32.add (i32.const 1)"
+              " (call $deeper (i32.sub (local.get 0) (i32.const 1))))) (else (i32.const 0))))")
+    wasm = guest_program(f"{PID} {deeper} {entry('', f'(drop (call $deeper (call $pid))) {OK}')}", "process pid")
+    calls = counting()
+    depth = 0
+
+    async def main() -> None:
+        nonlocal depth
+        with runtime(cache, pid=lambda process: depth if process == "deep" else calls(process)) as made:
+            loaded, fits, too_deep = await made.load(wasm), 1, WASM_STACK_BYTES
+
+            async def ended() -> Outcome:
+                return await Running(made, loaded, "deep").task
+
+            while too_deep - fits > 1:
+                depth = (fits + too_deep) // 2
+                fits, too_deep = (depth, too_deep) if await ended() == Outcome("finished") else (fits, depth)
+            for depth in (fits, too_deep):
+                neighbour = Running(made, await made.load(NEIGHBOUR))
+                ending = await ended()
+                assert await neighbour.task == Outcome("finished")
+                assert (ending.ending == "finished") == (depth == fits)
+            assert "call stack exhausted" in ending.message
+            assert 8 < WASM_STACK_BYTES / fits < 256             # a frame is that large
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("mark", [lambda handler: handler, quick], ids=["plain", "quick"])
