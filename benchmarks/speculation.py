@@ -133,7 +133,7 @@ async def faster(kernel: Kernel, kinds: Sequence[str], prompts: list[list[str]],
 async def measure(quick: bool) -> Figures:
     figures: Figures = {}
     for kind in TEXTS:
-        figures |= replay(kind, 1200, *((2, 2000) if quick else (12, 1 << 20)))
+        figures |= replay(kind, 1200, *((3, 8000) if quick else (12, 1 << 20)))
     each, rounds, tokens = (2, 3, 112) if quick else (6, 5, 256)
     prompts = [[question.before for question in held_out_questions(kind, each, 7)[:each]] for kind in DIALOGUES]
     assert len(prompts) == PROGRAMS
