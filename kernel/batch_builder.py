@@ -1,11 +1,13 @@
-"""Rows in, one `Batch` out: collects in lists, most rows being one token long, and makes arrays once at the end."""
+"""Rows in, one `Batch` out: first those of decodes that go on, in columns already, then all others, which are collected
+in lists, most of them being one token long; arrays are made once at the end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cadenza.kernel.decodes import LENGTH, NOBODY, POSITION, SLOT, Going
 from cadenza.kernel.device.batch import Batch, Int32, UInt8
 from cadenza.kernel.device.penalties import OFF
 from cadenza.kernel.guide import LateMask
@@ -29,25 +31,28 @@ class BatchBuilder:
     """The batch of step `step`, row by row. A row is begun with `add_row`; samples and probes name tokens by the index
     that it answered. It speaks of pages; the batch that it builds names the frames of `pool` that they lie in."""
 
-    def __init__(self, step: int, pool: PagePool) -> None:
+    def __init__(self, step: int, pool: PagePool, going: Going = NOBODY) -> None:
         self.step = step
         self._pool = pool
-        self.rows = 0
-        self.samples = 0
+        self._going = going
+        self._first = first = len(going.group.runs)      # rows, tokens, segments and samples before those in lists
+        self.rows = first
+        self.samples = first
         self.probes = 0
         self.copies: list[tuple[int, int]] = []
         self.late: Late = []
         self._tokens: list[int] = []
         self._positions: list[int] = []
         self._slots: list[int] = []
-        self._row_starts = [0]
-        self._segment_starts = [0]
+        self._row_starts: list[int] = []
+        self._segment_starts: list[int] = []
         self._segment_tokens: list[int] = []
         self._segment_places: dict[int, tuple[int, int, int]] = {}      # first, skip, shift, where one of them is not 0
         self._pages: list[Int32] = []
         self._adapters: dict[int, int] = {}                             # slots, of rows that have one
         self._contiguous: list[bool] = []
-        self._visible_starts = [0]
+        self._visible_starts: list[int] = []
+        self._visible_count = 0
         self._visible: list[Int32] = []
         self._samples: list[tuple[int, int, int, int]] = []              # token, lane, draw, mask
         self._samplers: list[Sampler] = []
@@ -66,7 +71,7 @@ class BatchBuilder:
 
     @property
     def tokens(self) -> int:
-        return len(self._tokens)
+        return self._first + len(self._tokens)
 
     def add_row(
         self,
@@ -78,60 +83,42 @@ class BatchBuilder:
         copies: Sequence[tuple[int, int]],
     ) -> int:
         """A row that appends `tokens` to `file`, which holds them already. Answers the index of its first token."""
-        first = len(self._tokens)
+        first = self.tokens
         self.copies.extend(copies)
         self._tokens.extend(tokens)
         self._positions.extend(positions)
         self._slots.extend(slots)
-        self._row_starts.append(len(self._tokens))
+        self._row_starts.append(self.tokens)
         offset = 0
         for read in reads:
             self._add_segments(read, offset)
             offset += len(read)
         self._add_segments(file, offset)
-        self._segment_starts.append(len(self._segment_tokens))
+        self._segment_starts.append(self._first + len(self._segment_tokens))
         self._contiguous.append(not reads and file.contiguous)
-        self._visible_starts.append(self._visible_starts[-1])
-        self.rows += 1
-        return first
-
-    def add_token(
-        self, file: File, token: int, position: int, slot: int, copies: Sequence[tuple[int, int]]
-    ) -> int:
-        """`add_row` of one token that reads its own file alone: what most rows are."""
-        first = len(self._tokens)
-        if copies:
-            self.copies.extend(copies)
-        self._tokens.append(token)
-        self._positions.append(position)
-        self._slots.append(slot)
-        self._row_starts.append(first + 1)
-        self._add_segments(file, 0)
-        self._segment_starts.append(len(self._segment_tokens))
-        self._contiguous.append(file.contiguous)
-        self._visible_starts.append(self._visible_starts[-1])
+        self._visible_starts.append(self._visible_count)
         self.rows += 1
         return first
 
     def add_again(self, file: File, first: int, count: int) -> int:
         """A row that computes tokens of `file` anew, from offset `first` on, in the pages where they stand. Only for a
         file without parts."""
-        row, end = len(self._tokens), first + count
+        row, end = self.tokens, first + count
         self._tokens.extend(file.tokens(first, count).tolist())
         self._positions.extend(file.positions(first, count).tolist())
         self._slots.extend(file.table.slots(first, count).tolist())
-        self._row_starts.append(len(self._tokens))
+        self._row_starts.append(self.tokens)
         self._add_segment(file.table.pages()[: -(-end // file.page_tokens)], end)
-        self._segment_starts.append(len(self._segment_tokens))
+        self._segment_starts.append(self._first + len(self._segment_tokens))
         self._contiguous.append(file.contiguous)
-        self._visible_starts.append(self._visible_starts[-1])
+        self._visible_starts.append(self._visible_count)
         self.rows += 1
         return row
 
     def add_visible(self, ranges: Int32) -> None:
         """Ranges ([·, 3]: token of the row, first, count) of the row last added."""
         self._visible.append(ranges)
-        self._visible_starts[-1] += len(ranges)
+        self._visible_starts[-1] = self._visible_count = self._visible_count + len(ranges)
 
     def add_adapter(self, slot: int) -> None:
         """Of the row last added."""
@@ -165,35 +152,37 @@ class BatchBuilder:
         self._scores.extend(enumerate(targets, token))
 
     def build(self) -> Batch:
-        frames, size = self._pool.frames, self._pool.page_tokens
-        pages, offsets = np.divmod(np.array(self._slots, np.int32), np.int32(size))
-        places = np.zeros((3, len(self._segment_tokens)), np.int32)
-        for segment, place in self._segment_places.items():
-            places[:, segment] = place
+        frames, size, (group, columns) = self._pool.frames, self._pool.page_tokens, self._going
         batch = Batch(
-            step=self.step,
-            tokens=np.array(self._tokens, np.int32),
-            positions=np.array(self._positions, np.int32),
-            slots=frames[pages] * np.int32(size) + offsets,
-            row_starts=np.array(self._row_starts, np.int32),
-            segment_starts=np.array(self._segment_starts, np.int32),
-            segment_tokens=np.array(self._segment_tokens, np.int32),
-            segment_firsts=places[0],
-            segment_skips=places[1],
-            segment_shifts=places[2],
-            page_starts=np.cumsum([0, *map(len, self._pages)], dtype=np.int32),
-            pages=frames[np.concatenate(self._pages)] if self._pages else np.zeros(0, np.int32),
-            contiguous=np.array(self._contiguous, np.uint8),
-            visible_starts=np.array(self._visible_starts, np.int32),
+            step=self.step, tokens=group.tokens, positions=columns[POSITION], slots=columns[SLOT],
+            row_starts=group.starts, segment_starts=group.starts, segment_tokens=columns[LENGTH],
+            segment_firsts=group.nothing[1:], segment_skips=group.nothing[1:], segment_shifts=group.nothing[1:],
+            page_starts=group.page_starts, pages=group.pages, contiguous=group.straight, visible_starts=group.nothing,
         )
-        if self._adapters:
+        if self._tokens:
+            slots = np.array(self._slots, np.int32)
+            places = np.zeros((3, len(self._segment_tokens)), np.int32)
+            for segment, place in self._segment_places.items():
+                places[:, segment] = place
+            page_starts = len(group.pages) + np.cumsum([len(pages) for pages in self._pages])
+            _put_behind(batch, {
+                "tokens": self._tokens, "positions": self._positions,
+                "slots": frames[slots // size] * np.int32(size) + slots % size,
+                "row_starts": self._row_starts, "segment_starts": self._segment_starts,
+                "segment_tokens": self._segment_tokens, "segment_firsts": places[0], "segment_skips": places[1],
+                "segment_shifts": places[2], "page_starts": page_starts, "pages": frames[np.concatenate(self._pages)],
+                "contiguous": self._contiguous, "visible_starts": self._visible_starts,
+            })
+        if self._adapters or group.adapted:
             batch.adapters = np.full(self.rows, -1, np.int32)
-            batch.adapters[list(self._adapters)] = list(self._adapters.values())
+            batch.adapters[: self._first] = group.adapters
+            for row, slot in self._adapters.items():
+                batch.adapters[row] = slot
         if self.copies:
             batch.copies = frames[np.array(self.copies, np.int32)]
         if self._visible:
             batch.visible_ranges = np.concatenate(self._visible)
-        if self._samples:
+        if self.samples:
             self._build_samples(batch)
         if self._probes:
             self._build_probes(batch)
@@ -219,23 +208,24 @@ class BatchBuilder:
         self._pages.append(pages)
 
     def _build_samples(self, batch: Batch) -> None:
-        tokens, lanes, draws, masks = zip(*self._samples, strict=True)
-        temperature, top_k, top_p, min_p, seeds, _, penalties = zip(*self._samplers, strict=True)
-        batch.sample_tokens = np.array(tokens, np.int32)
-        batch.sample_lanes = np.array(lanes, np.int32)
-        batch.temperature = np.array(temperature, np.float32)
-        batch.top_k = np.array(top_k, np.int32)
-        batch.top_p = np.array(top_p, np.float32)
-        batch.min_p = np.array(min_p, np.float32)
-        batch.seeds = np.array(seeds, np.uint64)
-        batch.draws = np.array(draws, np.int64)
-        batch.sample_masks = np.array(masks, np.int32)
+        group, columns = self._going
+        batch.sample_tokens, batch.sample_lanes, batch.sample_masks = group.starts[:-1], group.lanes, group.masks
+        batch.temperature, batch.top_k, batch.top_p = group.temperature, group.top_k, group.top_p
+        batch.min_p, batch.seeds, batch.draws = group.min_p, group.seeds, (columns[LENGTH] - 1).astype(np.int64)
+        if self._samples:
+            tokens, lanes, draws, masks = zip(*self._samples, strict=True)
+            temperature, top_k, top_p, min_p, seeds, _, _ = zip(*self._samplers, strict=True)
+            _put_behind(batch, {
+                "sample_tokens": tokens, "sample_lanes": lanes, "draws": draws, "sample_masks": masks,
+                "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seeds": seeds,
+            })
         if self._masks:
             batch.masks = np.stack([mask for _, mask in self._masks.values()])
             batch.late_masks = np.array([index for index, _ in self.late], np.int32)
         if self._biased:
             self._build_biases(batch)
         if self._told:
+            penalties = [None] * self._first + [sampler.penalties for sampler in self._samplers]
             batch.penalties = np.array([each[:3] if each else OFF for each in penalties], np.float32)
             batch.windows = np.array([each.window if each else 0 for each in penalties], np.int32)
             told = [self._told.get(sample, NOTHING) for sample in range(self.samples)]
@@ -255,3 +245,10 @@ class BatchBuilder:
         batch.probe_tokens, batch.probe_kinds, batch.probe_counts = (np.ascontiguousarray(c) for c in probes.T)
         batch.asked = np.array(self._asked, np.int32)
         batch.asked_starts = np.array(self._asked_starts, np.int32)
+
+
+def _put_behind(batch: Batch, arrays: dict[str, Any]) -> None:
+    """Each behind what the batch has of that name."""
+    for name, rest in arrays.items():
+        first = getattr(batch, name)
+        setattr(batch, name, np.concatenate((first, np.array(rest, first.dtype))))

@@ -61,7 +61,9 @@ class WorkConserving:
         inputs: list[Work] = []
         away = False                                     # somebody waits for a step under way, and then may come back
         for each in work:
-            if each.prefilling or not each.admitted or each.missing:
+            if each.steady:
+                decodes.append((each, 1))
+            elif each.prefilling or not each.admitted or each.missing:
                 inputs.append(each)
             elif each.wanted():
                 if each.breadth is PLAIN:

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from cadenza.kernel.admission import Admission
 from cadenza.kernel.batch_builder import BatchBuilder, Late
 from cadenza.kernel.batcher import BatchPolicy, Share
 from cadenza.kernel.breadth import PLAIN, STEP_BREADTH
 from cadenza.kernel.costs import Costs
+from cadenza.kernel.decodes import Decodes
 from cadenza.kernel.device.batch import StepResult
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.lanes import Lanes
@@ -32,6 +34,7 @@ from cadenza.kernel.passes import Row, Work
 from cadenza.kernel.recall import recall
 from cadenza.kernel.reclaim import Reclaimer
 from cadenza.kernel.recovery import Recovery
+from cadenza.kernel.runs import Run
 from cadenza.kernel.waits import Waits
 from cadenza.kvfs.errors import DeviceLost, Internal, Invalid, LimitExceeded, NoPages
 from cadenza.kvfs.file import File
@@ -51,6 +54,7 @@ class Engine:
         self.ledger = Ledger()
         self._policy = policy
         self.pager = pager
+        self.decodes = Decodes(LANES, pager.pool)
         self.waits = Waits()
         self.reclaimer = Reclaimer(pager, memory or Foresight(), self.waits, costs or Costs())
         self._run_ahead = run_ahead
@@ -58,9 +62,9 @@ class Engine:
         self._starved_since: float | None = None
         self.idle: Callable[[], None] = lambda: None        # called whenever the last work has ended
         self._work: dict[Work, None] = {}
-        self._admitted: set[Work] = set()                   # in hand
+        self.admission = Admission(pager, self.reclaimer, self.ledger)
         self._yielding: Work | None = None                  # makes room for more urgent work, once its rows are back
-        self._submitted: deque[tuple[int, list[Row], Late]] = deque()
+        self._submitted: deque[tuple[int, Sequence[Run], list[Row], Late]] = deque()
         self._arrivals = 0
         self._pump_is_due = False
         self._alarm: asyncio.TimerHandle | None = None      # when the policy wants to be asked again
@@ -75,7 +79,7 @@ class Engine:
         self.preemptions = 0
         self.pages_copied = 0                               # so that a fork could be written to
         pager.pump, self.waits.changed, pager.recall = self._pump_anew, self._pump_soon, partial(recall, self)
-        self.reclaimer.works, self.reclaimer.admitted = self._work.keys, lambda: self._admitted
+        self.reclaimer.works, self.reclaimer.admitted = self._work.keys, lambda: self.admission.in_hand
         self.connect()
 
     def connect(self) -> None:
@@ -105,7 +109,7 @@ class Engine:
         """Forgets work that is over. Idempotent; its rows under way come back to nobody."""
         self._work.pop(work, None)
         self.pager.loading.discard(work)
-        self._admitted.discard(work)
+        self.admission.dismiss(work)
         if self._yielding is work:
             self._yielding = None
         if self._work:
@@ -162,13 +166,14 @@ class Engine:
 
     def _submit(self, shares: list[Share]) -> bool:
         """Whether a step has been submitted: none is when no chosen work could get pages, and nothing moves."""
-        builder = BatchBuilder(self.pager.next_step, self.pager.pool)
-        rows, starved = self._gather(shares, builder) if shares else ([], [])
+        going, others = self.decodes.go_on(shares, self._yielding, self.pager.next_step)
+        builder = BatchBuilder(self.pager.next_step, self.pager.pool, going)
+        rows, starved = self._gather(others, builder)
         for work, _ in starved:
             work.turned_away = True
         self.reclaimer.unasked()
-        if rows or self.pager.moving:
-            if rows:
+        if builder.rows or self.pager.moving:
+            if builder.rows:
                 self._starved_since = None
                 self.reclaimer.step_tokens = builder.tokens
             batch = builder.build()
@@ -177,7 +182,7 @@ class Engine:
             self.tokens_done += builder.tokens
             self.rows_done += builder.rows
             self.pages_copied += len(batch.copies)
-            self._submitted.append((batch.step, rows, builder.late))
+            self._submitted.append((batch.step, going.group.runs, rows, builder.late))
             self.link.submit(batch)
             return True
         if starved:
@@ -258,27 +263,8 @@ class Engine:
         """Whether all that it reads is on the device, or comes in this step. Raises NoPages, LimitExceeded."""
         if not work.admitted:
             work.reuse(self.pager.files.prefixes)
-            self._admit(work)
+            self.admission.admit(work)
         return self.pager.bring(work)
-
-    def _admit(self, work: Work) -> None:
-        """Raises NoPages if there is no room for it."""
-        self.pager.part_lost(work)
-        pool, promised = self.pager.pool, sum(1 + self._to_come(other) for other in self._admitted)
-        needed = self._to_come(work)
-        if needed + promised > pool.free and not self.reclaimer.make_room(needed + promised, work) and (
-                promised or needed > pool.free):
-            raise NoPages(f"a pass needs {needed} KV pages, and {pool.free} of {pool.total} are free: wait, close or "
-                          "truncate files, or start the daemon with more pages", "pages", needed)
-        work.missing = self.pager.lost_tokens(work)
-        work.admitted = True
-        self._admitted.add(work)
-        work.trace.admitted(self.ledger.now, len(work.inputs) - work.fed if work.prefilling else 0, work.reused)
-
-    def _to_come(self, work: Work) -> int:
-        """Pages that it will ask for until its inputs are fed."""
-        absent = 0 if work.present and not work.missing else len(self.pager.absent_pages(work))
-        return absent + (work.growth() if work.prefilling or not work.admitted else 0)
 
     def _relieve(self, starved: list[tuple[Work, NoPages]]) -> None:
         """No chosen work could get pages, and no step is under way that could free some: the last in line that is in
@@ -287,7 +273,7 @@ class Engine:
         if self._submitted or self._pump_is_due:
             return
         first, error = min(starved, key=lambda s: _line(s[0]))
-        others = [work for work in self._admitted if work is not first]
+        others = [work for work in self.admission.in_hand if work is not first]
         if others:
             self._preempt(_last(others))
         elif self._out_of_patience() and not (self.waits.waiting and error.needed <= self.pager.pool.total):
@@ -300,9 +286,10 @@ class Engine:
         """Priority orders memory as well: the last in line of those less urgent makes room, once its rows are back.
         But nobody yields twice, or he might never get on."""
         if self._yielding is None:
-            lesser = [each for each in self._admitted if each.priority < work.priority and not each.preempted]
+            lesser = [each for each in self.admission.in_hand if each.priority < work.priority and not each.preempted]
             if lesser:
                 self._yielding = _last(lesser)
+                self._yielding.catch_up()
                 self._end_yielding()
 
     def _end_yielding(self) -> None:
@@ -312,7 +299,8 @@ class Engine:
     def _preempt(self, work: Work) -> None:
         """Only while no row of it is under way."""
         self._yielding = None
-        self._admitted.discard(work)
+        self.admission.dismiss(work)
+        work.catch_up()
         work.preempted += 1
         work.trace.preempted()
         self.reclaimer.set_aside(work)
@@ -326,13 +314,20 @@ class Engine:
         return now - self._starved_since >= self._patience
 
     def _deliver(self, result: StepResult) -> None:
-        step, rows, _ = self._submitted.popleft()
+        step, going, rows, _ = self._submitted.popleft()
         assert step == result.step, f"step {result.step} came back where {step} was due"
         self.steps_done += 1
         self.samples_done += len(result.tokens)
         self.device_seconds += result.seconds
         self.pager.answered(step)
         failed = frozenset(result.failed_rows.tolist())
+        if result.error or failed:
+            rows = [*(Row(run, number, number + 1, 0, 0) for number, run in enumerate(going)), *rows]
+            going = going[:0]
+        for run, token in zip(going, result.tokens.tolist(), strict=False):
+            run.under_way -= 1
+            if not run.over:
+                run.accept_next(token)
         for number, row in enumerate(rows):
             row.work.under_way -= 1
             if row.work.over:
@@ -343,17 +338,18 @@ class Engine:
                 row.work.fail(Invalid("under this adapter the model computes numbers that are not finite", "adapter"))
             else:
                 row.work.accept(result, row)
-        if self._submitted and self._submitted[0][2]:
-            self.link.give_masks([(index, late.mask()) for index, late in self._submitted[0][2]])
+        if self._submitted and self._submitted[0][3]:
+            self.link.give_masks([(index, late.mask()) for index, late in self._submitted[0][3]])
         self._end_yielding()
         self._pump_soon()
 
     def _lose(self, reason: str) -> None:
         """The device is gone, and what it held: see recovery.py."""
         self._lost = reason or "no reason known"
-        suspects = frozenset(row.work for _, rows, _ in self._submitted for row in rows)
+        suspects = frozenset(work for _, going, rows, _ in self._submitted
+                             for work in (*going, *(row.work for row in rows)))
         self._submitted.clear()
-        self._admitted.clear()
+        self.admission.dismiss_all()
         self._yielding = None
         self.recovery.begin(self._lost, self._work, suspects)
 

@@ -28,7 +28,8 @@ from cadenza.kernel.limits import (
     VISIBLE_RANGES,
 )
 from cadenza.kernel.passes import Pass, Probe, Work
-from cadenza.kernel.runs import Run, Stop
+from cadenza.kernel.progress import Stop
+from cadenza.kernel.runs import Run
 from cadenza.kernel.sampler import Sampler, check_sampler, tokens_told
 from cadenza.kernel.verification import Verification, depths_of, pruned
 from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded, TooLong, Unsupported

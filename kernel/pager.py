@@ -78,8 +78,8 @@ class Pager:
     def take_moves(self) -> tuple[Int32, Int32, Int32]:
         """The moves of the step that is being submitted: of slots, [·, 2]; of pages, out, [·, 2] of (frame, host page),
         and in, the other way round."""
-        slots = np.concatenate([NO_MOVES, *self._slot_moves])
-        outs, ins = (np.array(moves, np.int32).reshape(-1, 2) for moves in (self._outs, self._ins))
+        slots = np.concatenate(self._slot_moves) if self._slot_moves else NO_MOVES
+        outs, ins = (np.array(moves, np.int32) if moves else NO_MOVES for moves in (self._outs, self._ins))
         self._slot_moves, self._outs, self._ins = [], [], []
         self._regained.clear()
         self.sources.clear()
@@ -233,8 +233,7 @@ class Pager:
         """Whoever could write to one of `pages` without asking asks first from now on: so copies are never stale. Of
         files that share their last page one may have room in it."""
         for file in self.files.living:
-            if file.table.room and file.table.last_page in pages:
-                file.forget_room()
+            file.forget_room(pages)
 
     # --- what storage asks ---
 

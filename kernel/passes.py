@@ -80,6 +80,7 @@ class Work(Waitable):
         "file",
         "in_line",
         "inputs",
+        "lane",
         "line",
         "losses",
         "missing",
@@ -97,6 +98,7 @@ class Work(Waitable):
         "sequence",
         "since",
         "start",
+        "steady",
         "trace",
         "turn",
         "turned_away",
@@ -141,6 +143,8 @@ class Work(Waitable):
         self.trace: Untraced = UNTRACED
         self.turn = 0                # step in which it last had a row
         self.under_way = 0           # rows submitted and not accepted
+        self.steady = False          # it goes on without being asked: see decodes.py
+        self.lane = -1               # under which the device remembers what it sampled, if it does
 
     def wanted(self) -> int:
         """How many tokens could go into the next step; 0 when there is nothing to submit for now."""
@@ -153,6 +157,12 @@ class Work(Waitable):
     def accept(self, result: StepResult, row: Row) -> None:
         """Takes what a row of this work brought back."""
         raise NotImplementedError
+
+    def go_on(self) -> None:
+        """It wants a row in the step that is being formed: is steady from now on, if it can be."""
+
+    def catch_up(self) -> None:
+        """It is steady no more: what it is, and its file, is as if it had been asked for each row. Idempotent."""
 
     @property
     def spared(self) -> int:
@@ -172,6 +182,7 @@ class Work(Waitable):
         """Gives back the pages of what it has fed, to feed it again later; the program does not notice. Only while no
         row of it is under way."""
         assert not self.under_way, "rows under way would write to pages given back"
+        self.catch_up()
         self.file.truncate(self.start)
         self.fed = self.reused = 0
         self.prefilling = True
@@ -189,6 +200,8 @@ class Work(Waitable):
         if not self.in_line:
             self.in_line = True
             self.line = self.engine.ledger.join(self.owner, self.priority)
+            if self.admitted:
+                self.engine.admission.feed_again(self)
 
     def leave_line(self) -> None:
         """Idempotent."""
@@ -307,6 +320,12 @@ class Pass(OneAnswer):
         self.breadth = Breadth(max(0, len(samples) - 1), len(probes), values, ranges, self.breadth.reads, told)
         self.plain = self.plain and visible is None
         self._completion = PassCompletion([], [], 0)
+
+    def go_on(self) -> None:
+        """It wants a row in the step that is being formed: is steady from now on, if it can be."""
+
+    def catch_up(self) -> None:
+        """It is steady no more: what it is, and its file, is as if it had been asked for each row. Idempotent."""
 
     @property
     def spared(self) -> int:

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from cadenza.kernel.device.batch import Int32, StepResult, UInt8
 from cadenza.kernel.guide import Guide, LateMask, unknown_mask, well_drawn
 from cadenza.kernel.limits import INTERJECTED_TOKENS
 from cadenza.kernel.passes import Row, Work
+from cadenza.kernel.progress import Progress, Range, Stop
 from cadenza.kernel.sampler import Past, Sampler
 from cadenza.kvfs.errors import CadenzaError, Closed, LimitExceeded, TooLong
 
@@ -35,41 +35,13 @@ if TYPE_CHECKING:
     from cadenza.kvfs.file import File
 
 
-class Stop(NamedTuple):
-    """When a run ends. `max_tokens` counts sampled tokens; `room_tokens` is what the context still holds."""
-
-    max_tokens: int
-    room_tokens: int
-    tokens: frozenset[int] = frozenset()
-    sequences: tuple[tuple[int, ...], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """WIT's `kv.range`."""
-
-    first: int
-    count: int
-
-
-class Progress(NamedTuple):
-    """Tokens not taken before, and how the run stands: a case of WIT's `inference.finish`. Of its input so many tokens
-    were computed by now, and so many reused. `interjected`: which of `tokens` the program put in, a range for each."""
-
-    tokens: list[int]
-    finish: str
-    computed_tokens: int
-    reused_tokens: int
-    interjected: Iterable[Range] = ()
-
-
 class Run(Work):
     """One decode. Ready when `deliver_every` tokens wait to be taken, or when it has ended."""
 
     __slots__ = ("_changes", "_deliver_every", "_drawn_under", "_echoed", "_error", "_finish", "_guide", "_interjected",
-                 "_kept", "_lane", "_mask", "_max_tokens", "_most", "_next_position", "_pending", "_resumed",
-                 "_room_tokens", "_sampled", "_sampler", "_settling", "_stop_sequences", "_stop_tokens", "_taken",
-                 "_tells", "_void", "base", "tokens")
+                 "_kept", "_mask", "_max_tokens", "_most", "_next_position", "_pending", "_resumed",
+                 "_room_tokens", "_sampled", "_settling", "_stop_sequences", "_stop_tokens", "_taken",
+                 "_tells", "_uniform", "_void", "base", "sampler", "tokens")
     kind = "run"
 
     def __init__(
@@ -88,7 +60,7 @@ class Run(Work):
         deliver_every: int = 1,
     ) -> None:
         super().__init__(engine, file, reads, inputs, positions, priority)
-        self._sampler = sampler
+        self.sampler = sampler
         self._max_tokens, self._room_tokens, self._stop_tokens, self._stop_sequences = stop
         self._most = min(stop.max_tokens, stop.room_tokens + 1)    # the last token sampled needs no room
         self._mask = mask
@@ -98,7 +70,7 @@ class Run(Work):
         self._interjected: list[Range] = []                  # of `tokens`, not reported yet
         self._void = 0               # samples under way that nobody wants any more
         self._deliver_every = deliver_every
-        self._lane = engine.lanes.take()
+        self.lane = engine.lanes.take()
         self.base = self.start + len(inputs)
         self._next_position = int(positions[-1]) + 1
         self.tokens: list[int] = []
@@ -111,6 +83,7 @@ class Run(Work):
         self._error: CadenzaError | None = None
         self._settling = False       # stopped, while preempted: only fed up to where it stood
         self._changes = 0            # of the file, when the run left it
+        self._uniform = not (sampler.bias or sampler.penalties or guide) and mask is None and self.breadth is PLAIN
         self._tells = False          # the device is told anew what has been said
         self._tell_anew()
 
@@ -133,17 +106,35 @@ class Run(Work):
             last = self._submit_echo(builder)
         mask = self._mask if self._guide is None else self._mask_ahead(self._guide)
         told = self._told() if self._tells else None
-        builder.add_sample(last, self._lane, self._sampler, self.base + self._sampled - 1, mask, told)
+        builder.add_sample(last, self.lane, self.sampler, self.base + self._sampled - 1, mask, told)
         self._sampled += 1
+
+    def go_on(self) -> None:
+        if self._uniform and not self.prefilling and not self._pending and self.file.roomy and (
+                self.present and not self.missing):
+            left, position = self._most - self._sampled, self._next_position + self._echoed
+            self.engine.decodes.enter(self, position, left, self.engine.pager.slots[self.adapter])
+            self.steady, self.file.record_rest = True, self.catch_up
+
+    def catch_up(self) -> None:
+        if self.steady:
+            self.steady, self.file.record_rest = False, None
+            position = self._next_position + self._echoed
+            count = self.engine.decodes.leave(self) - position
+            known = self.tokens[self._echoed : self._echoed + count]
+            self.file.table.append_all(known + [-1] * (count - len(known)), position)
+            self._echoed += count
+            self._sampled += count
+            self.file.used = self.turn
 
     def _tell_anew(self) -> None:
         """What the device believes to have been said has not been said: the next sample comes with its history."""
-        self._tells = self._sampler.penalties is not None
+        self._tells = self.sampler.penalties is not None
         self._widen(sum(map(len, self.reads)) + self.base + len(self.tokens) if self._tells else 0)
 
     def _told(self) -> Int32:
         assert self._sampled == len(self.tokens), "a history with a token that nobody knows yet"
-        penalties = self._sampler.penalties
+        penalties = self.sampler.penalties
         assert penalties is not None
         self._tells = False
         self._widen(0)
@@ -152,12 +143,12 @@ class Run(Work):
 
     def _widen(self, before: int) -> None:
         """To what its next step tells, of a history of so many tokens."""
-        breadth = self.breadth._replace(told=self._sampler.told(before))
+        breadth = self.breadth._replace(told=self.sampler.told(before))
         self.breadth = PLAIN if breadth == PLAIN else breadth
 
     def _mask_ahead(self, guide: Guide) -> UInt8 | LateMask | None:
         """Its own, or what serves best while that is not known."""
-        is_known, greedy = self._sampled == len(self.tokens), not self._sampler.temperature
+        is_known, greedy = self._sampled == len(self.tokens), not self.sampler.temperature
         mask = guide.mask if is_known else unknown_mask(guide, self.engine.link.facts.vocabulary_size, greedy=greedy)
         self._drawn_under.append(mask)
         return mask
@@ -165,19 +156,13 @@ class Run(Work):
     def _submit_echo(self, builder: BatchBuilder) -> int:
         echoed = self._echoed
         known = self.tokens[echoed] if echoed < len(self.tokens) else -1
-        if not self.file.roomy:
-            self._ask_for_page()
+        if not self.file.roomy and (pages := self.file.growth_for(1)):
+            self.allow_pages(pages)
         position = self._next_position + echoed
         slot, copies = self.file.extend_one(known, position)
         self._echoed = echoed + 1
-        named = known if known >= 0 else -1 - self._lane
-        if self.reads:
-            return builder.add_row(self.reads, self.file, (named,), (position,), (slot,), copies)
-        return builder.add_token(self.file, named, position, slot, copies)
-
-    def _ask_for_page(self) -> None:
-        if pages := self.file.growth_for(1):
-            self.allow_pages(pages)
+        named = known if known >= 0 else -1 - self.lane
+        return builder.add_row(self.reads, self.file, (named,), (position,), (slot,), copies)
 
     def preempt(self) -> None:
         """What was sampled becomes input, so that feeding it again leads to where the run stood."""
@@ -208,6 +193,18 @@ class Run(Work):
             return
         self._accept_token(result.tokens.item(row.samples))
 
+    def accept_next(self, token: int) -> None:
+        """`accept` of a row that `decodes` has submitted: neither void, nor the first since it was fed."""
+        known = len(self.tokens) + 1
+        if known >= self._most or token in self._stop_tokens or self._stop_sequences or self._pending:
+            self._accept_token(token)
+            return
+        self.tokens.append(token)
+        if known <= self._echoed:
+            self.file.set_token(self.base + known - 1, token)
+        if known - self._taken >= self._deliver_every:
+            self.signal()
+
     def _accept_token(self, token: int) -> None:
         if self._guide is not None and not self._was_well_drawn(self._guide, token):
             return
@@ -234,7 +231,7 @@ class Run(Work):
 
     def _was_well_drawn(self, guide: Guide, token: int) -> bool:
         """Whether the sample is the one that its state's mask gives; if not it is asked again."""
-        if well_drawn(guide, self._drawn_under.popleft(), token, greedy=not self._sampler.temperature):
+        if well_drawn(guide, self._drawn_under.popleft(), token, greedy=not self.sampler.temperature):
             return True
         self._sampled -= 1
         self._cut_ahead()
@@ -273,6 +270,7 @@ class Run(Work):
         if len(self.tokens) + waiting > self._room_tokens:
             raise TooLong(f"{waiting} tokens do not fit: the context has room for {self._room_tokens} after the "
                           f"input of this run, and {len(self.tokens)} of them are used")
+        self.catch_up()
         self._pending.append(tokens)
         self._put_in()
         self.engine.look_again()
@@ -352,6 +350,8 @@ class Run(Work):
             self._guide.keep(self._kept)
 
     def release(self, keep_tokens: int) -> None:
+        self.catch_up()
+        self.engine.decodes.forget(self)
         super().release(keep_tokens)
         if self._guide is not None:
             self._guide.leave()
@@ -372,7 +372,7 @@ class Run(Work):
 
     def abort(self) -> None:
         if not self.over:
-            self.engine.lanes.give_back(self._lane, has_history=self._sampler.penalties is not None)
+            self.engine.lanes.give_back(self.lane, has_history=self.sampler.penalties is not None)
             super().abort()
 
     def close(self) -> None:
@@ -391,7 +391,7 @@ class Run(Work):
     def _end(self, finish: str) -> None:
         self._finish = finish
         self.trace.ended(finish if self._error is None else self._error.errno)
-        self.engine.lanes.give_back(self._lane, has_history=self._sampler.penalties is not None)
+        self.engine.lanes.give_back(self.lane, has_history=self.sampler.penalties is not None)
         if self._error is None and self.tokens:
             self.engine.know(self.file, self._end_of_file())
         self.release(min(self._end_of_file(), len(self.file)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +37,7 @@ class File:
 
     __slots__ = ("_approximate", "_base", "_living", "_parts", "_pool", "_table", "access", "adapter", "busy",
                  "changes", "closed", "created_ns", "foreign", "indexed", "modified_ns", "number", "open_count",
-                 "owner", "paths", "synced", "used")  # fmt: skip
+                 "owner", "paths", "record_rest", "synced", "used")  # fmt: skip
 
     def __init__(self, pool: PagePool, owner: str, living: set[File] | None = None) -> None:
         self._pool = pool
@@ -51,14 +51,14 @@ class File:
         self.paths: list[str] = []
         self.access = PRIVATE
         self.open_count = 1
-        self.busy = False
-        self.closed = False
+        self.busy = self.closed = False
         self.changes = 0             # appends begun and other changes: equal numbers, equal contents
         self.created_ns = self.modified_ns = time.time_ns()
         self.number = 0              # its identity on disk; 0: it has never been there
         self.foreign = ""            # of which other model or page size it is, if it cannot be read here
         self.synced = -1             # `changes` when it was last written to disk
         self.used = 0                # the step that last read or wrote it
+        self.record_rest: Callable[[], None] | None = None     # what was appended and is not told: who looks must call
         self.indexed: tuple[Node, int] | None = None     # how far its pages are known by their tokens
         if living is not None:
             living.add(self)
@@ -69,17 +69,17 @@ class File:
     # --- reading ---
 
     def __len__(self) -> int:
-        return self._base + self._table.count
+        return self._base + self.table.count
 
     @property
     def next_position(self) -> int:
         """One past the highest position; 0 when empty."""
-        return max(self._parts.next_position, self._table.next_position)
+        return max(self._parts.next_position, self.table.next_position)
 
     @property
     def contiguous(self) -> bool:
         """Whether it has no parts, and every token's position equals its offset."""
-        return self._table.straight == self._table.count and self._base == 0
+        return self.table.straight == self.table.count and self._base == 0
 
     @property
     def exact(self) -> bool:
@@ -110,30 +110,32 @@ class File:
 
     @property
     def table(self) -> PageTable:
+        if self.record_rest is not None:
+            self.record_rest()
         return self._table
 
     def own_table(self) -> PageTable:
         """Its page table, held by no other file from now on."""
-        self._table = self._table.own()
-        return self._table
+        self._table = self.table.own()
+        return self.table
 
     def segments(self) -> list[Segment]:
         """What a pass reads, in order; an empty tail is left out."""
         found = self._parts.segments(self._pool.page_tokens) if self._base else []
-        if self._table.count:
-            found.append(Segment(self._table.pages(), self._base, 0, self._table.count, 0))
+        if self.table.count:
+            found.append(Segment(self.table.pages(), self._base, 0, self.table.count, 0))
         return found
 
     def tokens(self, first: int = 0, count: int | None = None) -> Int32:
         """Token ids from offset `first` on, [count], copied; −1 where the token is not known yet."""
         first, count, tail = self._split(first, count)
-        own = self._table.tokens(*tail)
+        own = self.table.tokens(*tail)
         return np.concatenate([*self._parts.tokens(first, count), own]) if self._base else own
 
     def positions(self, first: int = 0, count: int | None = None) -> Int32:
         """Positions from offset `first` on, [count], copied."""
         first, count, tail = self._split(first, count)
-        own = self._table.positions(*tail)
+        own = self.table.positions(*tail)
         return np.concatenate([*self._parts.positions(first, count), own]) if self._base else own
 
     def absent_pages(self) -> list[int]:
@@ -143,14 +145,14 @@ class File:
 
     def shared_pages(self) -> int:
         """How many of its pages other files hold too."""
-        return self._table.shared_pages() + (self._parts.shared_pages(self._pool) if self._base else 0)
+        return self.table.shared_pages() + (self._parts.shared_pages(self._pool) if self._base else 0)
 
     # --- appending ---
 
     @property
     def roomy(self) -> bool:
         """Whether one more token takes no page."""
-        return self._table.room > 0 and self._table.holders == 1
+        return self.table.room > 0 and self._table.holders == 1
 
     def begin_append(self, *, exact: bool = True, adapter: str = "") -> None:
         """Marks the file as being written. Raises Busy if it is already. `exact`: what is appended sees all that is
@@ -169,32 +171,31 @@ class File:
 
     def pages_for(self, count: int) -> int:
         """How many free pages `extend` by `count` tokens takes, a page to copy included."""
-        return self._table.pages_for(count)
+        return self.table.pages_for(count)
 
     def growth_for(self, count: int) -> int:
         """How many pages longer its page table is after `extend` by `count`: a page that is copied is in its place."""
-        return -(-(self._table.count + count) // self._pool.page_tokens) - self._table.page_count
+        return -(-(self.table.count + count) // self._pool.page_tokens) - self.table.page_count
 
     def extend(self, tokens: Sequence[int] | Int32, positions: Sequence[int] | Int32) -> tuple[Int32, Copies]:
-        """Appends tokens (−1: not known yet) at `positions`.
-
-        Answers their slots [n] and the page copies (from, to) that the device must make before it writes to them.
-        Raises NoPages, and then changes nothing.
-        """
+        """Appends tokens (−1: not known yet) at `positions`. Answers their slots [n] and the page copies (from, to)
+        that the device must make before it writes to them. Raises NoPages, and then changes nothing."""
         assert len(tokens) == len(positions), f"{len(tokens)} tokens at {len(positions)} positions"
         if len(tokens) == 0:
             return np.zeros(0, np.int32), []
         copies = self._make_room(len(tokens))
-        slots = self._table.extend(np.ascontiguousarray(tokens, np.int32), np.ascontiguousarray(positions, np.int32))
+        slots = self.table.extend(np.ascontiguousarray(tokens, np.int32), np.ascontiguousarray(positions, np.int32))
         return slots, copies
 
     def extend_one(self, token: int, position: int) -> tuple[int, Copies]:
         """`extend` by one token, the decode's way: a slot and, seldom, a copy. Raises NoPages."""
-        table = self._table
-        if table.room and table.holders == 1:
-            return table.append(token, position), []
-        copies = self._make_room(1)
-        return self._table.append(token, position), copies
+        copies = [] if self.roomy else self._make_room(1)
+        return self.table.append(token, position), copies
+
+    def add_page(self, page: int) -> Int32:
+        """For what is appended and not told yet. It takes over the reference; answers the pages of its tail."""
+        self._table.add_page(page)
+        return self._table.pages()
 
     def adopt(self, pages: list[int], tokens: Int32, positions: Int32) -> None:
         """The contents of an empty file: tokens whose K and V lie in `pages`, of which it takes over a reference."""
@@ -211,22 +212,21 @@ class File:
         self.adopt(pages, tokens[:count], positions[:count])
         return count
 
-    def forget_room(self) -> None:
-        """Its pages move: before the next append it is asked anew whether it may write to the last one."""
-        self._table.room = 0
+    def forget_room(self, pages: set[int]) -> None:
+        """`pages` move: before the next append it is asked anew whether it may write to its last, if that is one."""
+        if self._table.room and self._table.last_page in pages:
+            self.table.room = 0
 
     def set_token(self, offset: int, token: int) -> None:
         """Names the token at `offset`, once it is known. Its K and V are there already."""
-        assert self._base <= offset < len(self), f"offset {offset} of {self!r}"
+        assert self._base <= offset < self._base + self._table.count, f"offset {offset} of {self!r}"
         self._table.set_token(offset - self._base, token)
 
     # --- cutting and joining ---
 
     def truncate(self, count: int) -> None:
-        """Keeps the first `count` tokens and gives back the pages past them. Raises Invalid past the end.
-
-        Whoever is appending may undo so; anybody else asks `busy` first.
-        """
+        """Keeps the first `count` tokens and gives back the pages past them. Raises Invalid past the end. Whoever is
+        appending may undo so; anybody else asks `busy` first."""
         if not 0 <= count <= len(self):
             raise Invalid(f"{self!r} cannot be truncated to {count} tokens: give 0 to {len(self)}", "tokens")
         if count == len(self):
@@ -243,8 +243,7 @@ class File:
         """A nameless file of the same pages, of `owner` or the same; constant time. Raises Busy while one appends."""
         self._ensure_idle("fork")
         child = File(self._pool, owner or self.owner, self._living)
-        child._parts, child._base = self._parts.hold(), self._base
-        child._table = self._table.hold()
+        child._parts, child._base, child._table = self._parts.hold(), self._base, self.table.hold()
         child._approximate, child.adapter, child.used = self._approximate, self.adapter, self.used
         return child
 
@@ -333,7 +332,7 @@ class File:
             return
         self.closed = True
         self._replace_parts(NONE)
-        self._table.drop()
+        self.table.drop()
         self._table = PageTable(self._pool)
         if self._living is not None:
             self._living.discard(self)
@@ -342,8 +341,8 @@ class File:
 
     def _make_room(self, count: int) -> Copies:
         assert not self.closed, f"{self!r} is closed"
-        pages = self._pool.allocate(self._table.pages_for(count), self.owner)
-        self._table = table = self._table.own()
+        pages = self._pool.allocate(self.table.pages_for(count), self.owner)
+        self._table = table = self.table.own()
         return table.make_room(pages)
 
     def _mark(self, first: int, count: int, *, hidden: bool) -> None:
@@ -358,9 +357,9 @@ class File:
 
     def _freeze(self) -> None:
         """Makes its tail one more part."""
-        if self._table.count:
+        if self.table.count:
             self._replace_parts(Parts(self._frozen(0, len(self))))
-            self._table.drop()
+            self.table.drop()
             self._table = PageTable(self._pool)
             self.indexed = None
 
@@ -369,7 +368,7 @@ class File:
         parts = self._parts.trimmed(first, count) if self._base else []
         low, high = max(first, self._base), first + count
         if low < high:
-            parts.append(Part(self._table.cut(low - self._base, high - low), 0, high - low))
+            parts.append(Part(self.table.cut(low - self._base, high - low), 0, high - low))
         return parts
 
     def _replace_parts(self, parts: Parts) -> None:

@@ -198,6 +198,23 @@ class PageTable:
         self.room -= 1
         return slot
 
+    def add_page(self, page: int) -> None:
+        """Behind a full one, for tokens that `append_all` will tell of."""
+        self._add_pages([page])
+        self.room = self._pool.page_tokens
+
+    def append_all(self, tokens: Sequence[int], position: int) -> None:
+        """Appends tokens at positions that rise from `position` on, for which there are pages; one that has none of
+        them is given back."""
+        first, end, size = self.count, position + len(tokens), self._pool.page_tokens
+        self._record(np.array(tokens, np.int32), np.arange(position, end, dtype=np.int32))
+        if position == self.straight == first:
+            self.straight = self.count
+        self.next_position = max(self.next_position, end)
+        self._locate()
+        if self.page_count * size - self.count >= size:
+            self.truncate(self.count)
+
     def fill(self, pages: list[int], tokens: Int32, positions: Int32) -> None:
         """The contents of an empty table: tokens in `pages`, of which it takes over one reference each."""
         assert self.count == 0, "only an empty table is filled"
@@ -250,7 +267,7 @@ class PageTable:
         if kept:
             before = (kept - 1) * LEAF_PAGES
             pages, tokens = self.page_count - before, count - before * size
-            if len(self.leaves[-1].tokens) > tokens:
+            if len(self.leaves[-1].tokens) > tokens or len(self.leaves[-1].pages) > pages:
                 self._trim_last(pages, tokens)
         self.count, self.room, self._view = count, 0, None
         self._recall_positions()

@@ -11,7 +11,8 @@ from cadenza.kernel.device.batch import PROBE_ENTROPY, PROBE_TOP, Float32, Int32
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.passes import Pass, ProbeAnswer
 from cadenza.kernel.process import Process
-from cadenza.kernel.runs import Progress, Run
+from cadenza.kernel.progress import Progress
+from cadenza.kernel.runs import Run
 from cadenza.kernel.verification import Verdict, Verification
 from cadenza.kernel.wasm.seams import Case, blocking, quick
 from cadenza.syscalls.arguments import (

@@ -5,7 +5,8 @@
     slot     batch ─────────── │ result ───────────
     record   step, seconds, length of error │ (rows, columns) of each array │ error │ array │ array │ …
 
-The arrays come in the order of `arrays()`, each at a multiple of 8 bytes; their types are those of the dataclasses.
+The arrays come in the order of `arrays()`, each at a multiple of 8 bytes; their types are those of the dataclasses. One
+that is what it is by default has −1 rows, and does not come at all: so are most of them in most steps.
 A slot is written by the kernel, then answered by the worker, then free; who may touch it is settled by the doorbell
 (worker.py). Memory that was never written costs nothing, so slots are as large as the largest step.
 """
@@ -42,11 +43,12 @@ _HEAD = struct.Struct("<qdq")
 _ALIGNMENT = 8
 _SMALL_BYTES = 16 << 10  # up to here a copy more is cheaper than a view
 
-Pattern = list[tuple[str, np.dtype[np.generic], int]]
+# Where the shape of an array stands, its name, its type, how many dimensions it has, and what it is by default.
+Pattern = list[tuple[int, str, np.dtype[np.generic], int, NDArray[np.generic]]]
 
 
 def _pattern(arrays: dict[str, NDArray[np.generic]]) -> Pattern:
-    return [(name, array.dtype, array.ndim) for name, array in arrays.items()]
+    return [(2 * n, name, array.dtype, array.ndim, array) for n, (name, array) in enumerate(arrays.items())]
 
 
 _BATCH = _pattern(Batch(0).arrays())
@@ -159,36 +161,39 @@ def _pack(
 ) -> None:
     """Raises LimitExceeded when the record is larger than the memory."""
     text = error.encode(errors="replace")[:ERROR_BYTES]
-    shapes: list[int] = []
+    shapes = [-1] * (2 * len(pattern))
     start = _HEAD.size + 8 * len(pattern)
     memory[start : start + len(text)] = text
     offset = _aligned(start + len(text))
-    for name, kind, dimensions in pattern:
+    for place, name, kind, dimensions, default in pattern:
         array = getattr(record, name)
-        assert (array.dtype, array.ndim) == (kind, dimensions), f"{name} is {array.ndim}-D of {array.dtype}"
-        shapes += array.shape if dimensions == 2 else (len(array), 1)
-        if array.size:
+        if array is not default:
+            assert (array.dtype, array.ndim) == (kind, dimensions), f"{name} is {array.ndim}-D of {array.dtype}"
+            shapes[place : place + 2] = array.shape if dimensions == 2 else (len(array), 1)
             end = offset + array.nbytes
             if end > len(memory):
                 raise LimitExceeded(f"{name} {array.shape} ends at byte {end} of a slot of {len(memory)}: ask for less")
             memory[offset:end] = array.tobytes() if array.nbytes < _SMALL_BYTES else _bytes(array)
-            offset = _aligned(end)
+            offset = -(-end // _ALIGNMENT) * _ALIGNMENT
     _HEAD.pack_into(memory, 0, record.step, seconds, len(text))
     struct.pack_into(f"<{len(shapes)}i", memory, _HEAD.size, *shapes)
 
 
 def _unpack(memory: memoryview, pattern: Pattern) -> tuple[dict[str, NDArray[np.generic]], int, float, str]:
-    """Views of the arrays, then the step, its seconds and its error."""
+    """Views of the arrays that came, then the step, its seconds and its error."""
     step, seconds, length = _HEAD.unpack_from(memory, 0)
     shapes = struct.unpack_from(f"<{2 * len(pattern)}i", memory, _HEAD.size)
     start = _HEAD.size + 8 * len(pattern)
-    error = str(memory[start : start + length], "utf-8", "replace")
+    error = str(memory[start : start + length], "utf-8", "replace") if length else ""
     offset = _aligned(start + length)
     arrays: dict[str, NDArray[np.generic]] = {}
-    for (name, kind, dimensions), rows, columns in zip(pattern, shapes[::2], shapes[1::2], strict=True):
-        array: NDArray[np.generic] = np.frombuffer(memory, kind, rows * columns, offset)
-        arrays[name] = array.reshape(rows, columns) if dimensions == 2 else array
-        offset = _aligned(offset + array.nbytes)
+    for place, name, kind, dimensions, _ in pattern:
+        rows = shapes[place]
+        if rows >= 0:
+            count = rows * shapes[place + 1]
+            array: NDArray[np.generic] = np.frombuffer(memory, kind, count, offset)
+            arrays[name] = array.reshape(rows, shapes[place + 1]) if dimensions == 2 else array
+            offset += -(-count * kind.itemsize // _ALIGNMENT) * _ALIGNMENT
     return arrays, step, seconds, error
 
 

@@ -22,12 +22,13 @@ from cadenza.kernel.device.sampling import sample
 from cadenza.kernel.limits import LANES
 from cadenza.kernel.model.adapter import check_shapes, read_adapter
 from cadenza.kernel.model.config import ModelConfig
-from cadenza.kernel.model.decoder import Attention, Decoder
+from cadenza.kernel.model.decoder import Attention, Begun, Decoder
 from cadenza.kernel.model.low_rank import read_maps
 from cadenza.kernel.model.native import NativeOperations
 from cadenza.kernel.model.operations import Operations, TorchOperations, torch_dtype
+from cadenza.kernel.model.recordings import Recordings
 from cadenza.kernel.model.weights import Progress, RandomWeights, StoredWeights, no_progress
-from cadenza.kernel.native.library_unsafe import Kernels
+from cadenza.kernel.native.library_unsafe import Kernels, Reading
 
 SCORED_ROWS = 64                         # whose logits are held at once: bounds them
 
@@ -63,6 +64,8 @@ class TorchDevice:
             self._decoder = Decoder(config, weights, operations)
             self._kv = PagedKv(config, pages, page_tokens, operations.held)
         self._operations = operations
+        self._recordings = Recordings(operations) if isinstance(operations, NativeOperations) else None
+        self._readings: dict[int, Reading] = {}
         self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
         self._answers = Answers(Means(self._decoder, torch.device("cpu"), Tensor.numpy, probe, sample, self._kv.erase,
                                       SCORED_ROWS))  # fmt: skip
@@ -166,13 +169,21 @@ class TorchDevice:
         tokens = np.where(named, self._lanes[np.where(named, -1 - batch.tokens, 0)], batch.tokens)
         self._kv.positions[batch.slots] = batch.positions
         self._decoder.adapters.choose(adapters_of_tokens(batch))
-        return self._decoder.forward(torch.from_numpy(tokens), torch.from_numpy(batch.positions),
-                                     self._attention(batch))
+        begun = self._decoder.begun(torch.from_numpy(tokens), torch.from_numpy(batch.positions))
+        x, added = self._through(batch, begun)
+        return x + added
 
-    def _attention(self, batch: Batch) -> Attention:
-        if isinstance(self._operations, NativeOperations):
-            return NativeAttention(batch, self._kv, self._decoder.config, self._decoder.sights, self._operations)
-        return PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.sights)
+    def _through(self, batch: Batch, begun: Begun) -> tuple[Tensor, Tensor]:
+        """The layers. What adapters add is torch's work, which cannot be replayed."""
+        if self._recordings is None:
+            attention: Attention = PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.sights)
+            return self._decoder.through(begun, attention)
+        native = NativeAttention(batch, self._kv, self._decoder.config, self._decoder.sights,
+                                 self._recordings.operations, self._readings)  # fmt: skip
+        if self._decoder.adapters.groups:
+            return self._decoder.through(begun, native)
+        return self._recordings((len(batch.tokens), native.items), begun,
+                                lambda still: self._decoder.through(still, native))
 
     @staticmethod
     def check(batch: Batch, facts: DeviceFacts, host_pages: int) -> None:
@@ -209,6 +220,8 @@ def _runs(moves: Int32, along: int) -> list[tuple[Int32, Int32]]:
 
 
 def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int, end: int) -> bool:
+    if first == 0:
+        return not len(numbers) or int(numbers.view(np.uint32).max()) < end            # none is less than 0
     return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
 
 

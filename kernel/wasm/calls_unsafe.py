@@ -95,8 +95,7 @@ def recordable(function: wit.Function) -> Callable[[Any, int], tuple[Any, ...]] 
                                               for each in types):
         return None
     codes = [CODE[each.name] for each in types if isinstance(each, wit.Scalar)]
-    unpack = struct.Struct("<8xQ24x" + "".join(f"{code}{8 - struct.calcsize(code)}x" for code in codes)).unpack_from
-    return unpack
+    return struct.Struct("<8xQ24x" + "".join(f"{code}{8 - struct.calcsize(code)}x" for code in codes)).unpack_from
 
 
 def _address(function: Any) -> int | None:

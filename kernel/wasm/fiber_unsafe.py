@@ -4,7 +4,8 @@ A guest calls an import: wasmtime calls `_host_function` on the guest's own stac
 the call and returns; only then is the fiber suspended, and `poll` returns on the main stack. No frame of Python is ever
 left on a suspended fiber. Whether the answer is there is asked by wasmtime through a native predicate, `strlen` of a
 flag: "" is pending, "\\x01" is ready, so that no Python runs for it. A call of a quick handler is served before the
-callback returns: if it could be answered, the fiber is not suspended at all.
+callback returns: if it could be answered, the fiber is not suspended at all. A call of a blocking handler is recorded
+without Python where C could be compiled (calls.c): then the flag is in the fiber's record, and so is the call.
 
     poll ──▶ fiber runs ──▶ import ──▶ _host_function: call recorded, flag "" ──▶ suspended ──▶ poll answers CALLED
     answer ──▶ written to `results`, which stay valid until then ──▶ flag "\\x01" ──▶ poll again

@@ -57,19 +57,15 @@ class Guest:
                     return self._spent()
                 if step is Step.DONE:
                     self._end(self._result())
-                if self.outcome is not None:     # a quick handler may have ended it, too
-                    break
-            if self._suspension is not None:
+            elif self._suspension is not None:
                 if not self._ready:
                     return Advance.BLOCKED
                 self._serve()
-            elif fiber.call is not None:
-                if not fiber.calls_left:
-                    return Advance.READY
+            elif fiber.calls_left:
                 fiber.calls_left -= 1
                 self._serve()
-                if self._suspension is not None and not self._ready:
-                    return Advance.BLOCKED
+            else:
+                return Advance.READY
         if self._heavy is None:
             fiber.close()                    # a handler asked on the guest's own stack may have ended it
         return Advance.ENDED

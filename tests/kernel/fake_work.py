@@ -16,7 +16,7 @@ class FakeWork:
     def __init__(self, owner: str, priority: int, left: int, decodes: int = 0, reads: int = 0) -> None:
         self.owner, self.priority, self.left, self.decodes = owner, priority, left, decodes
         self.breadth = Breadth(reads=reads) if reads else PLAIN
-        self.prefilling = left > 0
+        self.prefilling, self.steady = left > 0, False
         self.admitted, self.turned_away, self.missing, self.under_way = True, False, 0, 0
         self.arrival = self.sequence = self.turn = 0
         self.asked_at = self.fed_at = self.served_at = 0.0

@@ -18,7 +18,7 @@ from .fake_work import FakeEngine, FakeWork, tokens
 class Plain:
     """A decode of which is known what every step must know, and nothing that it could be put in an order by."""
 
-    prefilling, admitted, missing, breadth, under_way = False, True, 0, PLAIN, 1
+    steady, prefilling, admitted, missing, breadth, under_way = False, False, True, 0, PLAIN, 1
 
     def wanted(self) -> int:
         return 1
