@@ -106,7 +106,7 @@ const char *cadenza_main(void) {
   cadenza_take_verified(a.number, &a);
   cadenza_need(&a);
   if (a.verdict.accepted != 2 || a.verdict.computed_tokens != 3 || a.verdict.tokens.at[2] != 9 ||
-      a.verdict.finish != CADENZA_LENGTH) return "no verdict";
+      a.verdict.finish != CADENZA_GRAMMAR_END) return "no verdict";
   cadenza_status_result now;
   cadenza_stat(3, &now);
   if (now.failed || now.status.created_ns != 1ull << 40 || now.status.others != CADENZA_READ || !now.status.durable ||
@@ -133,8 +133,7 @@ def test_records_lie_where_the_header_says(cache: Path, build: Any, tmp_path: Pa
         fingerprint="f", durable=True, created_ns=1 << 40, modified_ns=2)
     handlers: dict[str, Any] = {
         "verify": lambda _, draft: asked.append(draft) or 7, "stat": lambda _, file: status,
-        "take_verified": lambda _, pass_: SimpleNamespace(tokens=[5, 6, 9], accepted=2, computed_tokens=3,
-                                                            finish="length"),
+        "take_verified": lambda _, pass_: SimpleNamespace(tokens=[5, 6, 9], accepted=2, computed_tokens=3, finish="grammar-end"),
         "compile": lambda _, source: asked.append(source) or 8, "log": lambda _, to, text: said.append(text),
         "take_message": lambda _, source: SimpleNamespace(text="hello", lost=8),
     }
