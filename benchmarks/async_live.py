@@ -119,7 +119,7 @@ def compare(agent: str, real: list[Report], simulated: list[Report]) -> Figures:
 
 
 async def measure(quick: bool) -> Figures:
-    given = tasks(2 if quick else 12)
+    given = tasks(2 if quick else 6)
     real = await live(given)
     simulated = await asyncio.to_thread(simulate, virtual(given, real))
     figures: Figures = {}

@@ -13,9 +13,9 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ GAP_PROGRAMS = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """`steps`: of a round, by the number of sequences."""
+    """`steps`: of a round, by the number of sequences. `long_prompt`: 0 for none."""
 
     layers: int = model.LAYERS
     context: int = model.CONTEXT
@@ -56,6 +56,16 @@ class Plan:
 
 QUICK: dict[str, Any] = {"layers": model.CUT_LAYERS, "context": 64, "prefills": (512,), "prefill_rounds": 2,
                          "steps": {1: 8, 8: 4, 32: 3}, "rounds": 2, "long_prompt": 1024, "peers": ("transformers",)}
+
+
+def parts_of(plan: Plan, parts: Sequence[str]) -> Plan:
+    """Those alone: `decode_8`, `prefill_512` and so on, `gap`. Raises ValueError for what is no part."""
+    asked = {(kind, int(count)) for kind, _, count in (part.partition("_") for part in parts if part != "gap")}
+    if not all(kind in ("decode", "prefill") for kind, _ in asked):
+        raise ValueError(f"parts are decode_N, prefill_N and gap, not {', '.join(parts)}")
+    return replace(plan, steps={count: plan.steps.get(count, 8) for kind, count in sorted(asked) if kind == "decode"},
+                   prefills=tuple(count for kind, count in sorted(asked) if kind == "prefill"),
+                   peers=plan.peers if asked else (), long_prompt=plan.long_prompt if "gap" in parts else 0)
 
 
 class Engine(Protocol):
@@ -92,7 +102,7 @@ class Comparison:
 
     async def _start_ours(self, name: str, dtype: str, bare: str = "") -> None:
         """As the daemon would; two kernels do not disturb each other while one of them idles."""
-        pages = pages_for(self._plan.context, max(self._plan.long_prompt, *self._plan.prefills))
+        pages = pages_for(self._plan.context, max(self._plan.long_prompt, *self._plan.prefills, 0))
         options = ServeOptions(model=str(self._directory), dtype=dtype, threads=self._plan.threads,
                                pages=2 * pages, host_gib=0.0)
         config = device_config(options, self._directory)
@@ -171,6 +181,7 @@ class Comparison:
     async def gap(self) -> None:
         ours = self.engines[OURS]
         assert isinstance(ours, Programs)
+        await ours.grow(GAP_PROGRAMS, self._plan.context)
         ours.keep(GAP_PROGRAMS)
         worst, usual = await ours.gap(self._plan.long_prompt, 7000)
         self.figures |= {"gap_steps": worst / usual, "gap_step_ms": usual * 1e3}
@@ -205,8 +216,10 @@ async def measure(plan: Plan) -> Figures:
             await comparison.prefill(tokens)
         for sequences in plan.steps:
             await comparison.decode(sequences)
-        comparison.roof()
-        await comparison.gap()
+            if sequences == 1:
+                comparison.roof()
+        if plan.long_prompt:
+            await comparison.gap()
     same = comparison.same
     Console().print(table(comparison.rounds, comparison.told, same, comparison.skipped))
     return (ratios(comparison.rounds, plan.peers) | comparison.figures
@@ -221,6 +234,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="4 layers, transformers alone: under 50 seconds")
     parser.add_argument("--install", action="store_true", help=f"installs the peers into --venv ({VENV}), and ends")
     parser.add_argument("--peers", help=f"some of them: {','.join(peer.name for peer in PEERS)}")
+    parser.add_argument("--parts", help="some of them: decode_1,prefill_512,gap and so on: the whole takes long")
     parser.add_argument("--layers", type=int, help="of the shape")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--dtype", default="auto", help="of ours, as `cadenza serve` takes it")
@@ -233,7 +247,7 @@ def main() -> None:
                               "peers": tuple(options.peers.split(",")) if options.peers else None}
     plan = Plan(**{**(QUICK if options.quick else {}), **{key: value for key, value in chosen.items() if value},
                    "dtype": options.dtype, "threads": options.threads, "environment": options.venv})
-    figures = asyncio.run(measure(plan))
+    figures = asyncio.run(measure(parts_of(plan, options.parts.split(",")) if options.parts else plan))
     print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}))
 
 

@@ -1,11 +1,11 @@
 """What a grammar costs, whether what is said under one is valid, and what hostile ones do to a neighbour.
 
-The bundled model in a process of its own, Python programs in Wasm. *Cost*: eight programs await every token of runs of
-the same length, with a grammar that never ends and without one, in turns; then with masks that never come late, so that
-a step under a grammar is not submitted before the one before it has come back. The fastest rounds of each are
-compared, since neighbours on the machine only slow down; the medians are beside them. *Validity*: random schemas, each
-compiled and sampled under at temperature 1, its text read by `json` and `jsonschema`. *Hostile*: grammars made to take
-long are compiled, and sampled under if they could be, while a neighbour decodes.
+The bundled model in a process of its own, Python programs in Wasm. *Cost*: eight programs await every token, and eight
+others do so under a grammar that never ends, in short turns of the same number of tokens; who goes first changes from
+turn to turn, and the median over pairs of turns counts. *Validity*: random schemas, each compiled and sampled under at
+temperature 1, its text read by `json` and `jsonschema`; what was said often is penalised, since this model knows of no
+schema, and would go on with the digits of a number for ever. *Hostile*: grammars made to take long are compiled, and
+sampled under if they could be, while a neighbour decodes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import json
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jsonschema import Draft202012Validator
 
@@ -44,13 +43,14 @@ async def main(args):
     context.user("Where does Vera live?")
     sampler = cadenza.Sampler(temperature=args.temperature, seed=args.seed)
     await context.prefill()
-    cadenza.send("ready")
-    await cadenza.receive()
-    decoding = context.decode(args.tokens, stop_tokens=[], sampler=sampler, grammar=grammar)
-    said = 0
-    while await decoding.token() is not None:
-        said += 1
-    assert said == args.tokens, (said, decoding.finish)
+    for turn in range(args.turns + 1):
+        cadenza.send("ready")
+        await cadenza.receive()
+        decoding = context.decode(args.tokens, stop_tokens=[], sampler=sampler, grammar=grammar)
+        said = 0
+        while await decoding.token() is not None:
+            said += 1
+        assert said == args.tokens, (said, decoding.finish)
 """
 
 SAY = b"""
@@ -64,7 +64,7 @@ async def main(args):
             continue
         async with cadenza.Context() as context:
             context.user("Say something.")
-            sampler = cadenza.Sampler(temperature=1.0, seed=number)
+            sampler = cadenza.Sampler(temperature=1.0, seed=number, penalties=cadenza.Penalties(frequency=0.3))
             answer = context.generate(args.tokens, sampler=sampler, grammar=grammar)
             text = await answer.text()
             cadenza.send(json.dumps([number, answer.finish, text, len(answer.tokens)]))
@@ -125,73 +125,91 @@ async def told(process: Process, count: int) -> list[str]:
 
 
 class Spent(NamedTuple):
-    """`kernel_us`: of CPU, by the kernel and the programs in it, for a token."""
+    """`device_ms`: of the worker, for a step; `kernel_us`: of CPU, by the kernel and its programs, for a token."""
 
     seconds: float
+    device_ms: float
     kernel_us: float
 
 
-async def spent(kernel: Kernel, schema: Schema | None, tokens: int, temperature: float) -> Spent:
-    """By all programs, to say so many tokens each."""
-    processes = [kernel.spawn("bench", "decode", json.dumps({
-        "schema": schema, "tokens": tokens, "temperature": temperature, "seed": seed})) for seed in range(PROGRAMS)]
-    for process in processes:
-        await told(process, 1)
-    began, used = time.perf_counter(), time.process_time()
-    for process in processes:
-        process.deliver("go")
-    for process in processes:
-        end = await process.ended()
-        assert end.ending == "finished", (end, process.output.read(0)[0][-3:])
-    return Spent(time.perf_counter() - began, (time.process_time() - used) / PROGRAMS / tokens * 1e6)
+class Eight:
+    """Programs that say so many tokens each a turn, all under `schema`, or free."""
+
+    def __init__(self, kernel: Kernel, schema: Schema | None, tokens: int, turns: int, temperature: float) -> None:
+        self._engine, self._tokens, self._turn = kernel.engine, tokens, 0
+        self._processes = [kernel.spawn("bench", "decode", json.dumps({
+            "schema": schema, "tokens": tokens, "turns": turns, "temperature": temperature, "seed": seed}))
+            for seed in range(PROGRAMS)]
+
+    async def ready(self) -> None:
+        for process in self._processes:
+            await told(process, self._turn + 1)
+
+    async def turn(self, *, last: bool = False) -> Spent:
+        began, used, engine = time.perf_counter(), time.process_time(), self._engine
+        steps, device = engine.steps_done, engine.device_seconds
+        for process in self._processes:
+            process.deliver("go")
+        self._turn += 1
+        if last:
+            for process in self._processes:
+                end = await process.ended()
+                assert end.ending == "finished", (end, process.output.read(0)[0][-3:])
+        else:
+            await self.ready()
+        return Spent(time.perf_counter() - began,
+                     (engine.device_seconds - device) / (engine.steps_done - steps) * 1e3,
+                     (time.process_time() - used) / PROGRAMS / self._tokens * 1e6)
 
 
 async def cost(kernel: Kernel, quick: bool) -> Figures:
-    link: Any = kernel.engine.link
-    facts = link.facts
-    tokens, rounds = (60, 8) if quick else (200, 12)
+    tokens, turns = (16, 24) if quick else (16, 80)
     figures: Figures = {}
     for temperature in (0.0, 1.0):
-        plain, masked, waiting = [], [], []
-        for _ in range(rounds):
-            plain.append(await spent(kernel, None, tokens, temperature))
-            masked.append(await spent(kernel, ENDLESS, tokens, temperature))
-            link.facts = replace(facts, late_masks=False)
-            waiting.append(await spent(kernel, ENDLESS, tokens, temperature))
-            link.facts = facts
-            print(f"temperature {temperature:.0f}: plain {plain[-1].seconds:.2f} s, grammar {masked[-1].seconds:.2f}, "
-                  f"waiting {waiting[-1].seconds:.2f}", flush=True)
-        for name, found in (("overhead", masked), ("waiting_overhead", waiting)):
-            figures[f"{name}_percent_{temperature:.0f}"] = 100 * (min(found).seconds / min(plain).seconds - 1)
-            median = statistics.median(each.seconds for each in found)
-            figures[f"median_{name}_percent_{temperature:.0f}"] = 100 * (
-                median / statistics.median(each.seconds for each in plain) - 1)
-        figures[f"plain_tokens_per_s_{temperature:.0f}"] = PROGRAMS * tokens / min(plain).seconds
-        for name, found in (("plain", plain), ("grammar", masked)):
-            figures[f"{name}_kernel_us_{temperature:.0f}"] = min(each.kernel_us for each in found)
+        free, bound = (Eight(kernel, schema, tokens, turns, temperature) for schema in (None, ENDLESS))
+        pairs: list[tuple[Spent, Spent]] = []
+        for eight in (free, bound):
+            await eight.ready()
+            await eight.turn()
+        for number in range(turns):
+            both: dict[Eight, Spent] = {}
+            for eight in (free, bound) if number % 2 else (bound, free):
+                both[eight] = await eight.turn(last=number == turns - 1)
+            pairs.append((both[free], both[bound]))
+        quarters = statistics.quantiles((100 * (under.seconds / alone.seconds - 1) for alone, under in pairs), n=4)
+        plain, grammar = (Spent(*map(statistics.median, zip(*each, strict=True))) for each in zip(*pairs, strict=True))
+        print(f"temperature {temperature:.0f}: a quarter of the pairs below {quarters[0]:.1f} %, a quarter above "
+              f"{quarters[2]:.1f}; {plain}, {grammar}", flush=True)
+        figures |= {f"{name}_{temperature:.0f}": value for name, value in (
+            ("overhead_percent", quarters[1]), ("plain_tokens_per_s", PROGRAMS * tokens / plain.seconds),
+            ("device_overhead_percent", 100 * (grammar.device_ms / plain.device_ms - 1)),
+            ("plain_kernel_us", plain.kernel_us), ("grammar_kernel_us", grammar.kernel_us))}
     return figures
 
 
-async def validity(kernel: Kernel, count: int) -> Figures:
-    asked = list(enumerate(schemas(count, seed=6)))
+async def validity(kernel: Kernel, count: int, first: int = 0) -> Figures:
+    """Of the schemas from `first` to `count`."""
+    asked = list(enumerate(schemas(count, seed=6)))[first:]
     processes = [kernel.spawn("bench", "say", json.dumps({"tokens": MOST_TOKENS})) for _ in range(PROGRAMS)]
     for number, process in enumerate(processes):
         process.deliver(json.dumps(asked[number::PROGRAMS]))
-    valid = unfinished = tokens = 0
+    valid = unfinished = tokens = longest = 0
     for process in processes:
         end = await process.ended()
         assert end.ending == "finished", (end, process.output.read(0)[0][-3:])
         for number, finish, text, *said in map(json.loads, messages(process)):
-            tokens += sum(said)
-            if finish == "length":                   # of a number, say, whose digits the model likes
+            tokens, longest = tokens + sum(said), max(longest, *said, 0)
+            if finish == "length":
                 unfinished += 1
                 continue
-            fault = finish if finish != "stop-token" else _fault(asked[number][1], text)
+            schema = asked[number - first][1]
+            fault = finish if finish != "stop-token" else _fault(schema, text)
             valid += not fault
             if fault:
-                print(f"schema {number}: {fault}: {json.dumps(asked[number][1])[:300]}: {text[:300]!r}", flush=True)
-    print(f"{valid} of {count} valid, {unfinished} not at their end after {MOST_TOKENS}; {tokens} tokens", flush=True)
-    return {"schemas": count, "valid": valid, "unfinished": unfinished}
+                print(f"schema {number}: {fault}: {json.dumps(schema)[:300]}: {text[:300]!r}", flush=True)
+    print(f"{valid} of {len(asked)} valid, {unfinished} not at their end after {MOST_TOKENS} tokens; {tokens} in all, "
+          f"of one at most {longest}", flush=True)
+    return {"schemas": len(asked), "valid": valid, "unfinished": unfinished}
 
 
 def _fault(schema: Schema, text: str) -> str:

@@ -1,9 +1,11 @@
-/* {"calls": N} says "here", waits for a message, then blocks N times, once for each token of one run. */
+/* {"calls": N} says "here", waits for a message, then blocks N times, once for each token of one run but its first. With
+ * "pairs": 1 each token takes a `wait` and a `take-tokens`, else one `next-token`. */
 #include "cadenza.h"
 
 const char *cadenza_main(void) {
   cadenza_text arguments;
   cadenza_arguments(&arguments);
+  uint32_t pairs = cadenza_number_member(arguments, "pairs", 0);
   cadenza_result answer;
   cadenza_print("here");
   cadenza_receive(&answer);
@@ -25,7 +27,8 @@ const char *cadenza_main(void) {
   uint32_t tokens = 0;
   do {
     cadenza_release(mark);
-    cadenza_await(handle);
+    if (pairs) cadenza_await(handle);
+    else while (cadenza_next_token(handle) >= 0) tokens++;
     cadenza_take_tokens(handle, &answer);
     cadenza_need(&answer);
     tokens += answer.progress.tokens.count;

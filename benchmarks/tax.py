@@ -1,7 +1,8 @@
 """What the operating system costs: tokens per second through Python programs over those of a bare loop.
 
-The shape is Qwen2.5-0.5B's with 4 of its 24 layers, random weights, in the worker process, with the threads and the
-type that the daemon would choose: one core is left to the programs, and bfloat16 is used where the CPU multiplies it.
+The shape is Qwen2.5-0.5B's with 4 of its 24 layers (`--quick`: 2, and half of the vocabulary, so a step is half as long
+and the tax counts twice), random weights, in the worker process, with the threads and the type that the daemon would
+choose: one core is left to the programs, and bfloat16 is used where the CPU multiplies it.
 The bare loop hands that same worker ready-made decode batches, two steps ahead, and does nothing with the answers; the
 programs each await every token of a run, one at a time. Rounds of both alternate in one run, both warm, both continuing
 from a context of CONTEXT tokens.
@@ -33,9 +34,10 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "rope_theta": 1_000_000.0, "tie_word_embeddings": True,
     "torch_dtype": "bfloat16", "hidden_act": "silu",
 }
+QUICK_SHAPE = SHAPE | {"num_hidden_layers": 2, "vocab_size": 75_968}
 CONTEXT = 32
 WARM_TOKENS = 8                               # by then all have begun: inputs are fed a few a step beside decodes
-QUICK_TOKENS = {1: 24, 8: 12, 32: 6}          # by programs: one to two seconds of float32 steps on two cores
+QUICK_TOKENS = {1: 24, 8: 12, 32: 6}          # by programs: about a second of float32 steps on two cores
 PAGE_TOKENS = 16
 
 PROGRAM = b"""
@@ -136,7 +138,8 @@ async def through_programs(kernel: Kernel, programs: int, tokens: int) -> float:
 
 async def measure(quick: bool) -> Figures:
     dtype = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
-    config = TorchConfig(pages=2 * 32 * 48, shape=SHAPE, dtype=dtype, threads=choose_threads(None))
+    shape = QUICK_SHAPE if quick else SHAPE
+    config = TorchConfig(pages=2 * 32 * 48, shape=shape, dtype=dtype, threads=choose_threads(None))
     link = await WorkerLink.start(config)
     figures: Figures = {}
     async with kernel_over(link) as kernel:

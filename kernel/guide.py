@@ -14,7 +14,9 @@ for that: its samples are drawn under their own masks, which come late (`LateMas
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from typing import NamedTuple, Protocol
 
@@ -22,7 +24,8 @@ import numpy as np
 
 from cadenza.kernel.device.batch import UInt8
 from cadenza.kernel.grammar.matcher import Matcher
-from cadenza.kvfs.errors import Busy, Invalid
+from cadenza.kernel.limits import GRAMMAR_DRAFT_SECONDS
+from cadenza.kvfs.errors import Busy, Invalid, LimitExceeded
 
 
 class Guide(Protocol):
@@ -40,6 +43,9 @@ class Guide(Protocol):
 
     @property
     def loosest(self) -> UInt8 | None: ...
+
+    def begin(self) -> None:
+        """The run begins."""
 
     def follow(self, token: int) -> None:
         """`token` was sampled. Raises LimitExceeded when what comes next is too much work."""
@@ -104,11 +110,14 @@ class States:
         if move is not None:
             self._enter(move)
 
+    def begin(self) -> None:
+        """An automaton is a run's own."""
+
     def end(self) -> None:
         """Something may follow in every state."""
 
     def keep(self, tokens: int) -> None:
-        """An automaton is a run's own."""
+        """Likewise."""
 
     def leave(self) -> None:
         """Likewise."""
@@ -138,7 +147,9 @@ class Grammar:
         self._look()
         if self.end() is not None:
             raise Invalid("the grammar has ended, or may go on only with what the mask or the states hide", "grammar")
-        matcher.moved_by_run = True
+
+    def begin(self) -> None:
+        self._matcher.moved_by_run = True
 
     @property
     def open(self) -> bool:
@@ -149,6 +160,26 @@ class Grammar:
         if self._states is not None:
             self._states.follow(token)
         self._look()
+
+    def masks_along(self, tokens: Sequence[int], parents: Sequence[int]) -> list[UInt8 | None]:
+        """What may be sampled behind each token of a draft, the root first; None where the token may not come, where
+        nothing may follow, or where GRAMMAR_DRAFT_SECONDS were over. Only before the run begins."""
+        masks: list[UInt8 | None] = [self.mask, *(None for _ in parents)]
+        ahead, until = self._matcher.fork(), time.perf_counter() + GRAMMAR_DRAFT_SECONDS
+
+        def walk(parent: int) -> None:
+            for number, each in enumerate(parents, 1):
+                if each == parent and allows(masks[parent], tokens[number]) and time.perf_counter() < until:
+                    ahead.follow(tokens[number])
+                    mask = ahead.mask if self._own is None else ahead.mask & self._own
+                    if mask.any():
+                        masks[number] = mask
+                        walk(number)
+                    ahead.take_back(1)
+
+        with suppress(LimitExceeded):                            # whatever comes behind it is too much work
+            walk(0)
+        return masks
 
     def end(self) -> str | None:
         if self._matcher.ended:

@@ -48,6 +48,8 @@ W = TypeVar("W", bound=Waitable)
 class HandleTable:
     """The handles of one process: small numbers, never reused while the process lives."""
 
+    __slots__ = ("_limit", "_next", "_waitables")
+
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._next = 1
@@ -72,6 +74,9 @@ class HandleTable:
         self._next += 1
         self._waitables[number] = waitable
         return number
+
+    def find(self, number: int) -> Waitable | None:
+        return self._waitables.get(number)
 
     def get(self, number: int, kind: type[W]) -> W:
         """Raises NotFound if there is no such handle, or if it is of another kind."""

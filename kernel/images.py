@@ -12,9 +12,12 @@ import asyncio
 import hashlib
 import io
 import json
+import lzma
 import os
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -68,11 +71,12 @@ class ImageStore:
             self._images.setdefault(image.owner, {})[image.digest] = image
 
     async def add(self, owner: str, data: bytes, *, name: str = "", kind: str = "") -> Image:
-        """Checks and keeps an upload. The same bytes again only change the name. Raises Invalid, LimitExceeded."""
+        """Checks and keeps an upload. The same bytes again get the name anew, as its newest. Raises Invalid,
+        LimitExceeded."""
         image = Image(hashlib.sha256(data).hexdigest(), name, kind or detect_kind(data), owner, len(data), time.time())
         known = self._images.get(owner, {}).get(image.digest)
         if known is not None:
-            image = replace(known, name=name or known.name)
+            image = replace(known, name=name or known.name, created_at=image.created_at)
         else:
             self._ensure_room(owner, data)
             executable = await self._check(image, data)
@@ -185,7 +189,8 @@ def read_sources(data: bytes) -> Payload:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _read_archive(archive)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError, struct.error,
+            zlib.error, lzma.LZMAError) as error:
         raise Invalid(f"the zip archive cannot be read: {error}", "data") from error
 
 

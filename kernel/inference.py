@@ -31,7 +31,7 @@ from cadenza.kernel.passes import Pass, Probe, Work
 from cadenza.kernel.progress import Stop
 from cadenza.kernel.runs import Run
 from cadenza.kernel.sampler import Sampler, check_sampler, tokens_told
-from cadenza.kernel.verification import Verification, depths_of
+from cadenza.kernel.verification import Verification, depths_of, pruned
 from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded, TooLong, Unsupported
 
 if TYPE_CHECKING:
@@ -85,17 +85,17 @@ class Inference:
         automaton = self._states(states, mask) if states else None
         self._engine.lanes.ensure_room()
         guide: Guide | None = automaton if grammar is None else Grammar(grammar, automaton, mask)
-        snapshots = self._claim(file, reads, exact=not reads, adapter=adapter)
+        snapshots = self._claim(file, reads, exact=not reads, adapter=adapter, guide=guide)
         return self._begin(process, Run(self._engine, file, snapshots, tokens, positions, process.priority,
                                         sampler=sampler, stop=stop, mask=mask, guide=guide,
                                         deliver_every=deliver_every), adapter)
 
     def verify(
         self, process: Process, file: File, reads: Sequence[File], tokens: Int32, parents: Sequence[int], *,
-        sampler: Sampler, mask: UInt8 | None, adapter: str = "",
+        sampler: Sampler, mask: UInt8 | None, adapter: str = "", grammar: Matcher | None = None,
     ) -> Verification:
-        """`tokens`: the root, then the drafted ones, each of which has a parent among those before it. Raises as
-        `forward` does."""
+        """`tokens`: the root, then the drafted ones, each of which has a parent among those before it. `grammar` stands
+        behind the root, and is moved by what is sampled. Raises as `forward` does."""
         if not len(parents) == len(tokens) - 1 <= DRAFT_TOKENS:
             raise LimitExceeded(f"a draft has at most {DRAFT_TOKENS} tokens, and a parent for each; this one has "
                                 f"{len(tokens) - 1} tokens and {len(parents)} parents", "draft_tokens")
@@ -103,13 +103,17 @@ class Inference:
             raise Invalid("the parent of a drafted token is the root, 0, or the number, from 1 on, of one before it",
                           "parents")
         positions = self._check_input(process, file, reads, tokens, np.zeros(0, np.int32))
-        positions = positions[0] + np.array(depths_of(parents), np.int32)
         check_sampler(sampler, self._facts.vocabulary_size)
         before = len(file) + sum(len(read) for read in reads)
         check_told(tokens_told(before, [(row, sampler) for row in range(len(tokens))]))
-        snapshots = self._claim(file, reads, exact=not reads, adapter=adapter)
+        guide, masks = None if grammar is None else Grammar(grammar, None, mask), [mask] * len(tokens)
+        if guide is not None:
+            kept, parents, masks = pruned(parents, guide.masks_along(tokens.tolist(), parents))
+            tokens = tokens[kept]
+        snapshots = self._claim(file, reads, exact=not reads, adapter=adapter, guide=guide)
+        positions = positions[0] + np.array(depths_of(parents), np.int32)
         return self._begin(process, Verification(self._engine, file, snapshots, tokens, positions, process.priority,
-                                                 parents=parents, sampler=sampler, mask=mask), adapter)
+                                                 parents=parents, sampler=sampler, masks=masks, guide=guide), adapter)
 
     def interject(self, run: Run, tokens: Int32) -> None:
         """Raises Invalid, Closed, LimitExceeded, TooLong; then nothing has changed."""
@@ -135,8 +139,10 @@ class Inference:
         self._check_tokens(np.array(moves, np.int32), "moves")
         return States(states, mask)
 
-    def _claim(self, file: File, reads: Sequence[File], *, exact: bool, adapter: str) -> list[File]:
-        """Marks `file` as being appended to; answers `reads` as they are now. Raises Busy; then nothing has changed."""
+    def _claim(self, file: File, reads: Sequence[File], *, exact: bool, adapter: str,
+               guide: Guide | None = None) -> list[File]:  # fmt: skip
+        """Marks `file` as being appended to, and the grammar of `guide` as moved; answers `reads` as they are now.
+        Raises Busy; then nothing has changed."""
         file.begin_append(exact=exact, adapter=adapter)
         snapshots: list[File] = []
         try:
@@ -148,6 +154,8 @@ class Inference:
             for snapshot in snapshots:
                 snapshot.close()
             raise
+        if guide is not None:
+            guide.begin()
         return snapshots
 
     def _begin(self, process: Process, work: W, adapter: str) -> W:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cadenza.kernel.limits import ProcessLimits
+from cadenza.kernel.limits import INTERPRETER_WALL_SECONDS, ProcessLimits
 from cadenza.kernel.wasm.seams import Advance
 from cadenza.kvfs.errors import Internal, Invalid
 
@@ -37,9 +37,10 @@ class Interpreter:
         self._program: Program | None = None
 
     async def program(self) -> Program:
+        """Compiled, the first time: what that may take is CPU time; on a busy machine it just takes longer."""
         if self._program is None:
             data = await asyncio.to_thread(self._path.read_bytes)
-            self._program = await self._runtime.load(data)
+            self._program = await self._runtime.load(data, INTERPRETER_WALL_SECONDS)
         return self._program
 
     async def check(self, payload: Payload) -> None:

@@ -39,6 +39,7 @@ IMAGE_BYTES = 64 * MEBIBYTE                 # an upload, compiled or source
 IMAGES_PER_USER = 1000
 COMPILE_SECONDS = 180                       # CPU of the compiling child
 COMPILE_WALL_SECONDS = 300
+INTERPRETER_WALL_SECONDS = 3_600            # to compile our own image: however busy the machine is, it must come up
 COMPILE_BYTES = 6 << 30                     # address space of the compiling child
 SOURCE_FILES = 256                          # files in a directory or zip of Python modules
 SOURCE_BYTES = 4 * MEBIBYTE                 # their text in all
@@ -88,6 +89,7 @@ GRAMMARS = 256                              # kept compiled, of all users; those
 GRAMMARS_BYTES = 256 * MEBIBYTE             # likewise
 GRAMMARS_PER_PROCESS = 256                  # handles of grammars that are not closed
 GRAMMARS_WAITING_PER_USER = 64              # that are yet to be compiled, one after the other
+GRAMMAR_DRAFT_SECONDS = 0.005               # spent on what a grammar allows along one draft; the rest is not drafted
 GRAMMAR_TOKENS = 1024                       # given to one `advance`, answered by one `forced`
 # In llguidance's own measures, for one mask; what asks for more ends. A mask takes 4 ms at the most, mostly 20 µs.
 GRAMMAR_STEP_FUEL = 50_000                  # nodes of regular expressions

@@ -85,6 +85,13 @@ class EndWatcher(Outcome[ExitStatus]):
 class Process:
     """Made by `Kernel.spawn`; `attach_guest` gives it its program. `on_ready` queues it, `on_end` buries it."""
 
+    # A thousand take turns (see Fiber).
+    __slots__ = ("__weakref__", "_clock", "_ended", "_guest", "_on_end", "_on_ready", "_wall",
+                 "_watchers", "arguments", "children", "detached", "ended_at", "exit", "files",
+                 "handles", "image", "inbox", "limits", "output", "owner", "parent", "payload", "pid",
+                 "place", "priority", "signals", "since", "started_at", "state", "tokens", "trace",
+                 "waits")
+
     def __init__(
         self,
         pid: int,

@@ -318,6 +318,17 @@ class Run(Work):
         finish = self._finish if self._error is None else "running"
         return Progress(tokens, finish, computed, self.reused, interjected)
 
+    def take_next(self) -> int:
+        """As `take`, if one token is all there is to tell; else -1, and nothing is taken."""
+        if self.over or self._interjected or len(self.tokens) - self._taken != 1:
+            return -1
+        token = self.tokens[self._taken]
+        self._taken += 1
+        self._kept += 1
+        self.trace.took(1)
+        self.ready = False
+        return token
+
     def stop(self) -> None:
         """Undoes what has not been taken. A run of which nothing was taken has never been. `over` is false after it
         only while what a preemption took away is fed again; nothing is sampled any more."""

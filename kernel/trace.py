@@ -34,6 +34,7 @@ class TraceRecord:
     text: str = ""
     count: int = 0
     reused: int = 0
+    kept: bool = True                    # in the ring
 
 
 class Trace:
@@ -56,13 +57,12 @@ class Trace:
         """Those that are kept; they change as things go on."""
         return list(self._records)
 
-    def keeps(self, record: TraceRecord) -> bool:
-        return record.sequence >= self._next - len(self._records)
-
     def note(self, kind: str, time: float, until: float | None = None, track: str = "", text: str = "",
              count: int = 0, reused: int = 0) -> TraceRecord:  # fmt: skip
         record = TraceRecord(self._next, kind, time, until, track, text, count, reused)
         self._next += 1
+        if len(self._records) == TRACE_RECORDS:
+            self._records[0].kept = False
         self._records.append(record)
         return record
 
@@ -146,7 +146,7 @@ class WorkTrace(Untraced):
         """`count` > 1 came one by one since the last were taken."""
         now = self._trace.clock() if self._whole.until is None else self._whole.until
         group, each = self._group, (now - self._last) / count
-        if group is not None and each <= TRACE_GAP_SECONDS and self._trace.keeps(group):
+        if group is not None and each <= TRACE_GAP_SECONDS and group.kept:
             group.until = now
             group.count += count
         else:

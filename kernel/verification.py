@@ -8,21 +8,24 @@ draw is the offset that its token would have in plain decoding (passes.py): so w
 accepted way are those of plain decoding, whether they are greedy or drawn. A drafted token is accepted if it is the
 one sampled at its parent, and its parent was accepted.
 
-A draft goes whole, in one step. If that has less room, it is as if the last tokens had not been drafted.
+A draft goes whole, in one step. If that has less room, it is as if the last tokens had not been drafted. Nor are those
+that a grammar does not allow where they stand, or that nothing may follow: of what is sampled they can be the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cadenza.kernel.breadth import Breadth
 from cadenza.kernel.device.batch import Int32, StepResult, UInt8
+from cadenza.kernel.guide import Guide
 from cadenza.kernel.passes import OneAnswer, Row
 from cadenza.kernel.sampler import Past, Sampler, tokens_told
-from cadenza.kvfs.errors import NotReady
+from cadenza.kvfs.errors import Invalid, LimitExceeded, NotReady
 
 if TYPE_CHECKING:
     from cadenza.kernel.batch_builder import BatchBuilder
@@ -37,6 +40,7 @@ class Verdict(NamedTuple):
     tokens: list[int]
     accepted: int
     computed_tokens: int
+    finish: str
 
 
 def depths_of(parents: Sequence[int]) -> list[int]:
@@ -65,17 +69,26 @@ def ranges_of(parents: Sequence[int], before: int) -> Int32:
     return np.array(ranges, np.int32).reshape(-1, 3)
 
 
+def pruned(parents: Sequence[int], masks: Sequence[UInt8 | None]) -> tuple[list[int], list[int], list[UInt8 | None]]:
+    """Of a draft, the root, 0, and those that have a mask, as their ancestors do then; their parents, and the masks."""
+    kept = [number for number, mask in enumerate(masks) if mask is not None]
+    place = {number: at for at, number in enumerate(kept)}
+    return kept, [place[parents[number - 1]] for number in kept[1:]], [masks[number] for number in kept]
+
+
 class Verification(OneAnswer):
     """Its inputs are the root, the last token that is known, and the drafted ones."""
 
-    __slots__ = ("_mask", "_parents", "_sampler", "_verdict", "_visible")
+    __slots__ = ("_guide", "_masks", "_parents", "_sampler", "_verdict", "_visible")
 
     def __init__(self, engine: Engine, file: File, reads: list[File], inputs: Int32, positions: Int32, priority: int, *,
-                 parents: Sequence[int], sampler: Sampler, mask: UInt8 | None = None) -> None:
+                 parents: Sequence[int], sampler: Sampler, masks: Sequence[UInt8 | None] = (),
+                 guide: Guide | None = None) -> None:  # fmt: skip
+        """`masks`: one a row; `guide`: follows what is sampled."""
         super().__init__(engine, file, reads, inputs, positions, priority)
         self._parents = parents
         self._sampler = sampler
-        self._mask = mask
+        self._masks, self._guide = masks or [None] * len(inputs), guide
         before = self.start + sum(map(len, reads))
         self._visible = ranges_of(parents, before)
         told = tokens_told(before, [(row, sampler) for row in range(len(inputs))])
@@ -94,7 +107,7 @@ class Verification(OneAnswer):
         if len(self._visible):
             builder.add_visible(self._visible[self._visible[:, 0] < count])
         for row, (depth, told) in enumerate(zip(depths_of(self._parents), self._told(count), strict=True)):
-            builder.add_sample(first + row, -1, self._sampler, self.start + depth, self._mask, told)
+            builder.add_sample(first + row, -1, self._sampler, self.start + depth, self._masks[row], told)
 
     def _told(self, count: int) -> list[Int32 | None]:
         """The history of each row: what is before, and its own ancestors."""
@@ -109,12 +122,32 @@ class Verification(OneAnswer):
         sampled = result.tokens[row.samples:row.samples_end].tolist()
         way = self._way(sampled)
         accepted = [int(self.inputs[at]) for at in way]
-        self._verdict = Verdict([*accepted, sampled[way[-1] if way else 0]], len(way), len(self.inputs))
+        tokens, finish = [*accepted, sampled[way[-1] if way else 0]], "running"
+        try:
+            if self._guide is not None:
+                finish = self._follow(self._guide, tokens)
+        except LimitExceeded as error:
+            self.fail(error)
+            return
+        self._verdict = Verdict(tokens, len(way), len(self.inputs), finish)
         self._keep(way)
         self.engine.know(self.file, self.start + 1 + len(way))
         self.trace.ended("", len(way) + 1)
         self.release(self.start + 1 + len(way))
         self.signal()
+
+    def _follow(self, guide: Guide, tokens: list[int]) -> str:
+        """How it ends there. Raises LimitExceeded."""
+        for token in tokens:
+            guide.follow(token)
+        with suppress(Invalid):                                  # nothing fits: whoever goes on is told
+            return guide.end() or "running"
+        return "running"
+
+    def release(self, keep_tokens: int) -> None:
+        super().release(keep_tokens)
+        if self._guide is not None:
+            self._guide.leave()
 
     def _way(self, sampled: list[int]) -> list[int]:
         """The rows that are accepted, in order, without the root."""

@@ -36,6 +36,9 @@ class _Call(NamedTuple):
     certain: bool
 
 
+_NO_CALLS: dict[int, _Call] = {}
+
+
 class Waiting:
     """One program that is blocked on calls: `tools`, the first `since` seconds on the loop's clock ago."""
 
@@ -101,6 +104,14 @@ class Waits:
             if call is not None and not call.certain:
                 self.times.observe(process.owner, call.tool, now - call.started, call.expected)
         self._note(process)
+
+    def closed(self, process: Process, handle: int, *, ended: bool) -> None:
+        """A handle is gone. `ended`: it was a timer, so what it was said to stand for is a function of the program's
+        own, and over; other calls are cancelled by it, which tells nothing of how long they take."""
+        call = self._calls.get(process, _NO_CALLS).pop(handle, None)
+        if call is not None and ended and not call.certain:
+            now = asyncio.get_running_loop().time()
+            self.times.observe(process.owner, call.tool, now - call.started, call.expected)
 
     def forget(self, process: Process) -> None:
         """It has ended; what it waited for tells nothing."""

@@ -20,9 +20,15 @@ class Layout:
     fingerprint: str                         # of the model: digest of its weights and configuration
     page_bytes: int
     page_tokens: int
+    weights: str = ""                        # the type that they were computed with, where K and V have another
 
     def __str__(self) -> str:
-        return f"model {self.fingerprint[:12]}, {self.page_tokens} tokens and {self.page_bytes} bytes a page"
+        weights = f" with {self.weights} weights" if self.weights else ""
+        return f"model {self.fingerprint[:12]}{weights}, {self.page_tokens} tokens and {self.page_bytes} bytes a page"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain weights are not named."""
+        return {name: value for name, value in asdict(self).items() if value != ""}
 
 
 class StoredPage(NamedTuple):
@@ -130,7 +136,7 @@ def encode(record: FileRecord) -> bytes:
             pieces.append(part.positions.astype("<i4").tobytes())
     number = {part.extent: at for at, part in enumerate(record.extents)}
     text = _json({
-        "number": record.number, "layout": asdict(record.layout), **record.naming.to_json(), "exact": record.exact,
+        "number": record.number, "layout": record.layout.to_json(), **record.naming.to_json(), "exact": record.exact,
         "straight": record.straight, "created_ns": record.created_ns, "modified_ns": record.modified_ns,
         "adapter": record.adapter, "extents": described,
         "parts": [{"extent": number[part.extent], **{name: getattr(part, name) for name in _PART}}

@@ -12,7 +12,6 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
@@ -206,4 +205,4 @@ def header(layout: Layout) -> bytes:
 
 
 def _layout_json(layout: Layout) -> bytes:
-    return json.dumps(asdict(layout), sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(layout.to_json(), sort_keys=True, separators=(",", ":")).encode()

@@ -29,7 +29,7 @@ from cadenza.kernel.pager import Pager
 from cadenza.kernel.profile import profile
 from cadenza.kernel.storage import Storage
 from cadenza.kernel.tools import Tools
-from cadenza.kernel.wasm.runtime import WasmRuntime
+from cadenza.kernel.wasm.runtime import WasmRuntime, native_calls
 from cadenza.kvfs.directory import FileSystem
 from cadenza.kvfs.errors import Unsupported
 from cadenza.kvfs.pool import PagePool
@@ -97,7 +97,8 @@ async def assemble(
         storage.restore()
     kernel = Kernel(engine=engine, files=files, language=language, limits=assembly.limits, storage=storage,
                     tools=await open_tools(assembly.allowed, progress))
-    runtime = WasmRuntime(handlers(kernel), assembly.cache / "compiled", abi())
+    runtime = WasmRuntime(handlers(kernel), assembly.cache / "compiled", abi(),
+                          native=await asyncio.to_thread(native_calls, assembly.cache))
     interpreter = Interpreter(await interpreter_image(assembly.cache, progress), runtime)
     await kernel.adapters.open(assembly.state / "adapters")
     kernel.mount(runtime, ImageStore(assembly.state / "images", runtime, interpreter))
@@ -121,7 +122,7 @@ async def open_store(link: DeviceLink, language: Language, assembly: Assembly) -
     if not assembly.disk_bytes:
         return None
     facts = link.facts
-    layout = Layout(language.facts.fingerprint, facts.page_bytes, facts.page_tokens)
+    layout = Layout(language.facts.fingerprint, facts.page_bytes, facts.page_tokens, facts.weights)
     return await asyncio.to_thread(Store, assembly.state / "kv", layout, assembly.disk_bytes)
 
 

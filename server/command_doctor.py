@@ -59,6 +59,7 @@ def examine(model: str | None) -> Iterator[Finding]:
     for name in ("wasmtime", "torch", "grpcio"):
         yield _distribution(name)
     yield _interpreter(default_cache() / "python.wasm")
+    yield _calls(default_cache())
     yield _device()
     yield _maps(MAX_MAP_COUNT)
     yield from _model(model)
@@ -96,6 +97,15 @@ def _interpreter(path: Path) -> Finding:
     return Finding("python image", "warning", found, "the first 'cadenza serve' takes a minute longer")
 
 
+def _calls(cache: Path) -> Finding:
+    from cadenza.kernel.wasm.runtime import native_calls
+
+    if native_calls(cache) is not None:
+        return Finding("system calls", "ok", "those that block are recorded by compiled C")
+    return Finding("system calls", "warning", "those that block are recorded in Python, which takes a little longer",
+                   "install a C compiler, or set CC")
+
+
 def _device() -> Finding:
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     if shutil.which(query[0]) is None:
@@ -130,6 +140,7 @@ def _model(model: str | None) -> Iterator[Finding]:
     """Whether it can be served, and if so what that costs."""
     from cadenza.kernel.model.directory import resolve_directory
     from cadenza.kernel.model.facts import describe
+    from cadenza.kernel.model.tensors import NAMED_FAULTS
     from cadenza.server.model_memory import available_bytes
 
     try:
@@ -139,7 +150,9 @@ def _model(model: str | None) -> Iterator[Finding]:
         return
     if report.problems:
         remedy = "mend what is named, download it again, or choose a model that is supported"
-        yield Finding("model", "fault", f"{report.directory}: {'; '.join(report.problems)}", remedy)
+        rest = len(report.problems) - NAMED_FAULTS
+        named = [*report.problems[:NAMED_FAULTS], *([f"and {rest} more"] if rest > 0 else [])]
+        yield Finding("model", "fault", f"{report.directory}: {'; '.join(named)}", remedy)
         return
     detail = f"{report.directory}: {report.family}, {report.parameters / 1e6:.1f} M parameters"
     yield Finding("model", "ok", f"{detail}, context {report.context_tokens} tokens")

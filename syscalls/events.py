@@ -63,7 +63,9 @@ class EventCalls:
         return process.handles.add(timer)
 
     def close(self, process: Process, handle: int) -> Any:
-        return settled(process.handles.close(handle))
+        closed = process.handles.close(handle)
+        process.waits.closed(process, handle, ended=isinstance(closed, Timer))
+        return settled(closed)
 
     @quick
     def now(self, process: Process) -> int:

@@ -14,7 +14,7 @@ from cadenza.kernel.process import Process
 from cadenza.kernel.progress import Progress
 from cadenza.kernel.runs import Run
 from cadenza.kernel.verification import Verdict, Verification
-from cadenza.kernel.wasm.seams import Case, quick
+from cadenza.kernel.wasm.seams import Case, blocking, quick
 from cadenza.syscalls.arguments import (
     PROBE_KINDS,
     fetch_files,
@@ -26,7 +26,7 @@ from cadenza.syscalls.arguments import (
     fetch_states,
     fetch_visible,
 )
-from cadenza.syscalls.suspension import settled
+from cadenza.syscalls.suspension import NextToken, settled, take_next
 
 PROBE_NAMES = {kind: name for name, kind in PROBE_KINDS.items()}
 
@@ -99,6 +99,14 @@ class InferenceCalls:
         process.tokens += len(progress.tokens)
         return progress
 
+    @blocking
+    def next_token(self, process: Process, handle: int) -> int | NextToken:
+        """The hottest call of all. Has no room for an error: `take-tokens` answers that."""
+        run = process.handles.find(handle)
+        if type(run) is not Run:
+            return -1
+        return take_next(process, run) if run.ready else NextToken(process, run)
+
     def interject(self, process: Process, handle: int, tokens: Any) -> None:
         self._inference.interject(process.handles.get(handle, Run), fetch_int32(tokens, "tokens"))
 
@@ -116,6 +124,7 @@ class InferenceCalls:
             sampler=fetch_sampler(request.sampler),
             mask=fetch_mask(self._inference, request.mask),
             adapter=self._adapters.digest(process.owner, request.adapter),
+            grammar=fetch_grammar(process, request.grammar),
         ))
 
     @quick

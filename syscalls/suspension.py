@@ -67,6 +67,26 @@ class Expecting(Suspension):
             self._record.until, self._record = self._process.trace.clock(), None
 
 
+class NextToken(WaitOne):
+    """A wait for one run, whose answer is the token that came."""
+
+    __slots__ = ("_process", "_run")
+
+    def __init__(self, process: Process, run: Run) -> None:
+        self._process = process
+        self._waitable = self._run = run
+
+    def answer(self) -> Any:
+        return take_next(self._process, self._run)
+
+
+def take_next(process: Process, run: Run) -> int:
+    token = run.take_next()
+    if token >= 0:
+        process.tokens += 1
+    return token
+
+
 class Settling(Suspension):
     """A run was stopped while it was preempted: the guest is blocked until its file is what it would have been."""
 

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
+from benchmarks.engine import Plan, parts_of
 from benchmarks.peers import model, roof
 from benchmarks.peers.figures import BARE, OURS, OURS_INT8, Rounds, ratios, same_tokens, table
 from benchmarks.peers.ggml_file import bfloat16_tensors, ggml_name, widened
@@ -58,6 +59,14 @@ def test_every_key_that_the_issue_names_is_there_and_none_of_what_was_not_measur
     assert {"int8_decode_1_vs_llama_q8", "int8_decode_8_vs_llama_q8"} <= found
     assert not any("32" in key for key in found)
     assert not any(peer in key for key in ratios(measured(), ["transformers"]) for peer in ("llama", "vllm"))
+
+
+def test_parts_are_measured_alone() -> None:
+    plan = parts_of(Plan(), ["decode_8", "prefill_512", "decode_1"])
+    assert (list(plan.steps), plan.prefills, plan.long_prompt, plan.peers) == ([1, 8], (512,), 0, Plan().peers)
+    assert parts_of(Plan(), ["gap"]) == replace(Plan(), steps={}, prefills=(), peers=())
+    with pytest.raises(ValueError, match="decode_N"):
+        parts_of(Plan(), ["grow_2"])
 
 
 def test_agreement_counts_up_to_where_the_two_part() -> None:

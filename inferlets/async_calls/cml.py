@@ -45,7 +45,8 @@ class Text:
 
 @dataclass(frozen=True)
 class Call:
-    """A whole call; `id` is None when its result shall not interrupt. The code may be anything, also nothing."""
+    """A whole call; `id` is None when its result shall not interrupt, and is cut to MOST_ID_CHARACTERS. The code may be
+    anything, also nothing."""
 
     id: str | None
     code: str
@@ -86,14 +87,17 @@ class Parser:
     @property
     def reserved_allowed(self) -> frozenset[str]:
         """Which reserved tokens may be sampled next so that well-formed CML can still come of it."""
-        if self.state is State.OPENED and len(self._text) > MOST_ID_CHARACTERS:
-            return frozenset({END})
         return FOLLOWERS[self.state]
 
     @property
     def text_allowed(self) -> bool:
         """Whether anything but a reserved token may be sampled next."""
-        return self.state is not State.TRAPPED and len(self._text) < MOST_CODE_CHARACTERS
+        return self.state is not State.TRAPPED and not self.overlong
+
+    @property
+    def overlong(self) -> bool:
+        """Whether a call has as many characters as it may have: whoever listens closes it."""
+        return len(self._text) >= MOST_CODE_CHARACTERS
 
     @property
     def may_finish(self) -> bool:
@@ -137,8 +141,6 @@ class Parser:
         if self.state is State.TRAPPED:
             raise Malformed(f"{text!r} stands between {TRAP} and {END}")
         self._text += text
-        if len(self._text) > MOST_CODE_CHARACTERS:
-            raise Malformed(f"a call has more than {MOST_CODE_CHARACTERS} characters")
         return []
 
     def delimiter(self, token: str) -> list[Event]:
@@ -146,7 +148,7 @@ class Parser:
         if token not in FOLLOWERS[self.state]:
             raise Malformed(f"{token} stands {self.state.value}")
         if token == HEAD:
-            self._id = checked_id(self._text) if self._text.strip() else None
+            self._id = self._text.strip()[:MOST_ID_CHARACTERS] or None
             self._text, self.state = "", State.CODE
             return []
         if token == END:
@@ -173,14 +175,6 @@ def may_become_reserved(text: str) -> int:
     longest = max(map(len, RESERVED)) - 1
     lengths = range(min(longest, len(text)), 0, -1)
     return next((n for n in lengths if any(token.startswith(text[-n:]) for token in RESERVED)), 0)
-
-
-def checked_id(text: str) -> str:
-    """An id without the space around it. Raises `Malformed` for none, and for one that is too long."""
-    identity = text.strip()
-    if not identity or len(identity) > MOST_ID_CHARACTERS:
-        raise Malformed(f"an id has 1 to {MOST_ID_CHARACTERS} characters, not {len(identity)}")
-    return identity
 
 
 def neutral(text: str) -> str:

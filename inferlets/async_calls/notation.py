@@ -1,19 +1,22 @@
 """How a model writes CML: with reserved tokens, if its vocabulary has them, or as text.
 
-With reserved tokens the grammar is given to the kernel as states of the run: nothing but well-formed CML can be
-sampled, and interrupts wait for the end of a critical section without the program being asked. As text the delimiters
-may be cut into tokens anywhere, so the program reads what was said and stops the run where an interrupt goes in.
+Either way the kernel is told what may be sampled (`constraint`), and nothing but well-formed CML can be. With reserved
+tokens that is states of the run: interrupts wait for the end of a critical section without the program being asked. As
+text the delimiters may be cut into tokens anywhere, so it is a grammar of characters, and the program reads what was
+said and stops the run where an interrupt goes in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cadenza
-from cadenza import Mask, State
+from cadenza import Grammar, Mask, State
 
 from .cml import CALL, END, HEAD, INTR, RESERVED, TRAP, first_reserved
+from .rules import RULES
 
 OUTSIDE, OPENED, NAMED, CODE, GOES_ON, TRAPPED = range(6)
 
@@ -41,19 +44,20 @@ class Notation:
         """The reserved tokens' names."""
         return {token: name for name, token in self.tokens.items()}
 
-    @property
-    def stop_sequences(self) -> list[list[int]]:
-        """A trap ends a run: the program goes on when something comes."""
-        return [[self.tokens[TRAP], self.tokens[END]]] if self.reserved else []
+    async def constraint(self, stop_tokens: frozenset[int]) -> dict[str, Any]:
+        """What `Context.decode` is given, run after run, from outside of a critical section on. A trap ends a run: the
+        program goes on when something comes. As text the program itself stops behind one; the grammar moves with what
+        is said, so it is of one speech alone."""
+        if not self.reserved:
+            return {"grammar": await Grammar.lark(RULES).compile()}
+        return {"states": self.states(stop_tokens), "stop_sequences": [[self.tokens[TRAP], self.tokens[END]]]}
 
     def states(self, stop_tokens: frozenset[int]) -> list[State]:
-        """The grammar. Only OUTSIDE is open; the text ends only there.
+        """Of a model with reserved tokens. Only OUTSIDE is open; the text ends only there.
 
             OUTSIDE ──[CALL]──▶ OPENED ──▶ NAMED ──[HEAD]──▶ CODE ──▶ GOES_ON ──[END]──▶ OUTSIDE
                └─────[TRAP]──▶ TRAPPED ──[END]──▶ OUTSIDE     └──[END]──▶ OUTSIDE
         """
-        if not self.reserved:
-            return []
         call, trap, head, end = (self.tokens[name] for name in (CALL, TRAP, HEAD, END))
         return [
             State(self._without(HEAD, END, INTR), {call: OPENED, trap: TRAPPED}),

@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Literal
+from typing import Any, Literal
 
 import cadenza
 from cadenza import Context, Decoding, Sampler, TooLong
 from cadenza.text import TextStream
 
-from .cml import Event, Parser, Trap
+from .cml import END, Event, Parser, Trap
 from .notation import Notation
 
 Pause = Literal["", "trap", "end", "length"]
@@ -36,6 +36,8 @@ class Speech:
         self._left = max_tokens
         self._sampler = sampler
         self._parser = Parser()
+        self._constraint: dict[str, Any] | None = None   # None where it is to begin outside of a critical section
+        self._trapped = False                            # as text: a token went on behind the trap, see `_amid`
         self._stream = TextStream()
         self._events: deque[Event] = deque()
         self._decoding: Decoding | None = None
@@ -61,10 +63,12 @@ class Speech:
             if self.pause:
                 return None
             if self._decoding is None or self._must_stop_for_interrupts():
-                self._begin()
+                await self._begin()
             await self._hear()
         event = self._events.popleft()
-        if isinstance(event, Trap):
+        self._trapped |= isinstance(event, Trap)
+        if self._trapped and not self.pause and not self._amid:
+            self._trapped = False
             self._end()
             self.pause = "" if self._queued else "trap"
         return event
@@ -91,24 +95,27 @@ class Speech:
 
     def _must_stop_for_interrupts(self) -> bool:
         """As text: whether something waits, and here it may go in."""
-        amid = self._parser.critical or bool(self._parser.held) or self._stream.half
-        return bool(self._queued) and not (self.notation.reserved or amid)
+        return bool(self._queued) and not (self.notation.reserved or self._amid)
+
+    @property
+    def _amid(self) -> bool:
+        """Whether nothing may go in here: a critical section, or maybe the beginning of one; half a character."""
+        return self._parser.critical or bool(self._parser.held) or self._stream.half
 
     # --- what is said ---
 
-    def _begin(self) -> None:
+    async def _begin(self) -> None:
         """A run from here on, behind the interrupts that wait."""
         self._end()
+        if self._constraint is None:
+            self._constraint = await self.notation.constraint(cadenza.model.facts().stop_tokens)
         room = MOST_TOLD_TOKENS
         while self._queued and (room == MOST_TOLD_TOKENS or len(self._queued[0]) <= room):
             told = self._queued.popleft()
             self._context.fill(told)
             self.interrupts += 1
             room -= len(told)
-        stops = cadenza.model.facts().stop_tokens
-        self._decoding = self._context.decode(
-            max(1, self._left), sampler=self._sampler, stop_sequences=self.notation.stop_sequences,
-            states=self.notation.states(stops))  # fmt: skip
+        self._decoding = self._context.decode(max(1, self._left), sampler=self._sampler, **self._constraint)
         self._standing = 0
         self._give()
 
@@ -131,13 +138,15 @@ class Speech:
             self.tokens += 1
             self._left -= 1
             self._events.extend(self._read(token))
+            if self._parser.critical and self._parser.overlong:
+                self._close_call()
             return
         finish = self._decoding.finish
         self._events.extend(self._parser.feed(rest) if (rest := self._stream.end()) else ())
         self._end()
         if finish == "stop-token":
             self._events.extend(self._parser.finish())
-            self._parser = Parser()
+            self._parser, self._constraint, self._trapped = Parser(), None, False
             self.pause = "" if self._queued else "end"
         elif finish != "stop-sequence":
             self.pause = "length"
@@ -149,6 +158,17 @@ class Speech:
             return self._parser.words(said) if self.notation.reserved else self._parser.feed(said)
         before = self._parser.words(self._stream.end())
         return before + self._parser.delimiter(name)
+
+    def _close_call(self) -> None:
+        """A call that does not come to its end is ended for it; what it then says, its value tells the model."""
+        self._end()
+        self._context.fill(self.notation.written(END))
+        rest = self._stream.end()
+        if self.notation.reserved:
+            self._events.extend(self._parser.words(rest) + self._parser.delimiter(END))
+        else:
+            self._events.extend(self._parser.feed(rest + END))
+        self._constraint = None
 
     def _count(self) -> None:
         """Interrupts that stand now were given first."""

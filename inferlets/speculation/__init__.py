@@ -6,5 +6,5 @@
 What may come is looked up in tables of what came before, and verified as a tree in one pass; the outcome is what plain
 decoding says, token for token, greedy or drawn. See docs/speculation.md.
 
-`cacheback`, `prompt_lookup`, `run` and `sharing` ask the kernel; the other modules ask nothing of it.
+`cacheback`, `ngram_model`, `prompt_lookup`, `run` and `sharing` ask the kernel; the other modules ask nothing of it.
 """

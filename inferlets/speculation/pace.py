@@ -4,20 +4,25 @@
 
 pᵢ is how often the i-th token of a draft was accepted; t₀ and t₁ are fitted to the passes of late, and t is the time
 between tokens of the plain decoding of late. All of them follow the device, and how full its batches are, by moving
-averages. While no draft pays, decoding is plain, for longer and longer; what would have been drafted is still compared
-with what is said, which costs no pass, and now and then a pass is spent to see what one takes.
+averages. While no draft pays, decoding is plain; what would have been drafted is still compared with what is said, and
+that costs no pass; and now and then a pass is spent to see what one takes.
+
+A program that verifies goes on only when a pass has come back, one that decodes is submitted ahead; to change from one
+to the other takes both some steps. So drafts that are only compared change the averages slowly: nobody begins to verify
+because he was lucky once. And a plain run lasts as long as no draft pays, and then gives way.
 """
 
 from __future__ import annotations
 
 MOST = 24                  # tokens of a draft
 RATE = 0.25                # of the moving averages
-FIRST_PLAIN = 4            # tokens decoded plainly before anything is known,
-MOST_PLAIN = 128           # and at most, before it is seen again whether a draft pays
+COMPARED_RATE = 0.125      # of drafts that were only compared
+FIRST_PLAIN = 12           # tokens decoded plainly where nothing is found to draft, twice as many the next time
+UNTIL_PAID = 1 << 30       # where no draft pays: until one would have
 PROBE_TOKENS = 512         # decoded plainly, after which a pass is tried though none seems to pay
 FURTHER = 2                # tokens drafted beyond those that are known to pay: to see whether they do
-GAIN = 1.3                 # a draft must be so much faster: passes of many rows hold up neighbours too
-DEAR = 1.25, 0.03          # what a pass takes, t₀ and t₁, in times of plain decoding, until one has been measured
+GAIN = 1.2                 # a draft must be so much faster: passes of many rows hold up neighbours too
+DEAR = 1.5, 0.03           # what a pass takes, t₀ and t₁, in times of plain decoding, until one has been measured
 
 
 class Fit:
@@ -47,7 +52,7 @@ class Pace:
     def __init__(self, most: int = MOST) -> None:
         self.most = most
         self.plain_seconds = 0.0                     # a token; 0: not known yet
-        self._accepted = [0.1 * 0.8**n for n in range(most)]
+        self._accepted = [0.0] * most
         self._passes: Fit | None = None
         self._plain = FIRST_PLAIN
         self._since_pass = 0
@@ -76,14 +81,16 @@ class Pace:
 
     def plain_tokens(self) -> int:
         """How many are decoded plainly now."""
-        now, self._plain = self._plain, min(self._plain * 2, MOST_PLAIN)
+        if not self.size():
+            return UNTIL_PAID
+        now, self._plain = self._plain, self._plain * 2
         return now
 
-    def drafted(self, size: int, way: list[int]) -> None:
+    def drafted(self, size: int, way: list[int], rate: float = RATE) -> None:
         """Of a draft of that size, tokens `way`, from 1 on, came to pass."""
         came, accepted = set(way), self._accepted
         for n in range(min(size, self.most)):
-            accepted[n] += RATE * ((n + 1 in came) - accepted[n])
+            accepted[n] += rate * ((n + 1 in came) - accepted[n])
 
     def passed(self, size: int, seconds: float) -> None:
         """A pass of a draft of that size took so long."""

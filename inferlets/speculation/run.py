@@ -20,10 +20,11 @@ from cadenza.errors import Closed, LimitExceeded
 from cadenza.inference import Run, Verification
 from cadenza.kv import File
 
-from .pace import Pace
+from .pace import COMPARED_RATE, Pace
 from .tree import Tree
 
-COMPARED = 8               # tokens of plain decoding with which a draft is compared
+COMPARED = 8               # tokens of plain decoding with which a draft is compared,
+FEWEST = 3                 # and at least, though it is wrong sooner
 
 
 class Drafter(Protocol):
@@ -53,12 +54,11 @@ class Speculation:
 
     def __call__(
         self, file: File, tokens: Sequence[int], *, positions: Sequence[int] = (), states: Sequence[Any] = (),
-        grammar: Any = None, **options: Any,
+        **options: Any,
     ) -> Run:
-        """A run, as `Run(…)`. One with states or a grammar, or where nothing follows by itself, is plain: a draft has
-        one mask for all its tokens."""
-        if states or grammar is not None or (positions and positions[0] != file.status().next_position):
-            return Run(file, tokens, positions=positions, states=states, grammar=grammar, **options)
+        """A run, as `Run(…)`. One with states, or where nothing follows by itself, is plain."""
+        if states or (positions and positions[0] != file.status().next_position):
+            return Run(file, tokens, positions=positions, states=states, **options)
         return SpeculativeRun(self, file, tokens, positions=positions, **options)
 
 
@@ -86,7 +86,7 @@ class SpeculativeRun(Run):
         self._plain: Run | None = None
         self._verified: Verification | None = None
         self._compared: tuple[Tree, int] | None = None       # a draft, and where in `_said` it begins
-        self._tick = 0.0                                     # when the last plain token came; 0: do not measure
+        self._tick = 0.0                                     # when the last token of the plain run came
         self._decode(tokens, positions)
         self._drafter = speculation.drafter()
         self._drafter.follow([*file.tokens(0, before), *tokens])
@@ -121,8 +121,8 @@ class SpeculativeRun(Run):
             tree = self._draft()
             if tree is not None:
                 with contextlib.suppress(LimitExceeded):     # there is room for a token, but not for a draft
-                    return self._given(await self._verify(tree, begun))
-            self._put_in, self._tick = self._waiting[:], 0.0 if self._waiting else begun
+                    return await self._verify(tree, begun)
+            self._put_in, self._tick = self._waiting[:], 0.0
             self._decode([self._said[-1], *(token for tokens in self._put_in for token in tokens)])
         assert self._plain is not None
         return await self._take_plain(self._plain)
@@ -176,10 +176,11 @@ class SpeculativeRun(Run):
         pays = False
         if self._compared is not None:
             tree, first = self._compared
-            if len(self._said) - first < COMPARED:
-                return False
-            way = tree.way(self._said[first:])
-            self._pace.drafted(len(tree), way)
+            said = self._said[first:]
+            way = tree.way(said)
+            if len(said) < FEWEST or len(way) == len(said) < COMPARED:
+                return False                                 # it may come to pass yet
+            self._pace.drafted(COMPARED, way, COMPARED_RATE)
             pays = len(way) > 1 and self._pace.size() > 0
         self._compared = None if pays else (self._drafter.draft(COMPARED), len(self._said))
         return pays
@@ -208,7 +209,10 @@ class SpeculativeRun(Run):
         speculation.passes += 1
         speculation.drafted += size
         speculation.accepted += verdict.accepted
-        return verdict.tokens
+        tokens = self._given(verdict.tokens)
+        if verdict.finish != "running" and self.finish == "running":
+            self._end(verdict.finish)
+        return tokens
 
     # --- both ---
 
@@ -227,10 +231,16 @@ class SpeculativeRun(Run):
             elif self._sampled == self._most:
                 self._end("length")
             if self.finish != "running":
+                self._take_back(sum(number not in put_in for number in range(at + 1, len(tokens))))
                 tokens = tokens[: at + 1]
                 break
         self._drafter.follow(tokens)
         return tokens
+
+    def _take_back(self, tokens: int) -> None:
+        """Of those that have moved the grammar."""
+        if tokens and self._options.get("grammar") is not None:
+            self._options["grammar"].roll_back(tokens)
 
     def _end(self, finish: Any) -> None:
         """What was not given is undone."""

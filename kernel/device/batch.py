@@ -162,6 +162,7 @@ class DeviceFacts:
     host_pages: int = 0       # pages of the host tier
     late_masks: bool = False  # steps may be submitted before all their masks are known
     hidden_size: int = 0      # numbers of a hidden state; 0: it shows none
+    weights: str = ""         # their type, where it is not that of K and V: such pages are not those of plain weights
 
 
 @runtime_checkable

@@ -29,9 +29,11 @@ class NativeAttention:
     """See `Attention`. What it answers is valid until the next layer's call."""
 
     def __init__(
-        self, batch: Batch, kv: PagedKv, config: ModelConfig, sights: Sequence[Sight], operations: NativeOperations
-    ) -> None:
-        """`sights`: how each layer reads; those with the same window share the rest."""
+        self, batch: Batch, kv: PagedKv, config: ModelConfig, sights: Sequence[Sight], operations: NativeOperations,
+        readings: dict[int, Reading],
+    ) -> None:  # fmt: skip
+        """`sights`: how each layer reads; those with the same window share the rest. `readings`: the last step's, by
+        window, whose places are those of this one's."""
         self._kv, self._sights, self._tokens = kv, sights, len(batch.tokens)
         self._width, self._scratch = config.heads * config.head_dim, operations.scratch
         self._kernel = operations.kernels.attention
@@ -45,13 +47,13 @@ class NativeAttention:
         arrays = (rows, firsts, batch.positions, batch.slots, batch.row_starts, batch.segment_starts,
                   batch.segment_tokens, batch.segment_firsts, batch.segment_skips, batch.segment_shifts,
                   batch.page_starts, batch.pages)  # fmt: skip
-        self._readings: dict[int, Reading] = {}
-        for sight in sights:
-            if sight.window not in self._readings:
-                turns, angles = _turns(batch.segment_shifts, sight.frequencies)
-                self._readings[sight.window] = Reading.of(
-                    (*sizes, sight.window, len(sight.frequencies)), (*arrays, turns), kv.positions, angles,
-                    named_starts, named, block, sight.cap)  # fmt: skip
+        self.items = len(rows)           # a step of as many tokens and items makes the kernel do as much
+        self._readings = readings
+        for window, sight in {sight.window: sight for sight in sights}.items():
+            turns, angles = _turns(batch.segment_shifts, sight.frequencies)
+            readings.setdefault(window, Reading()).tell(
+                (*sizes, window, len(sight.frequencies)), (*arrays, turns), kv.positions, angles, named_starts, named,
+                block, sight.cap)  # fmt: skip
 
     @staticmethod
     def serves(config: ModelConfig, kernels: Kernels) -> bool:

@@ -113,7 +113,8 @@ def draw(
 def sample(batch: Batch, logits: Float32, rows: Int64, histories: Histories) -> Int32:
     """The batch's samples [N]. `logits` [·, V] and `rows` [N]: which of them each sample draws from.
     What lanes have forgotten is forgotten before."""
-    if not (batch.temperature.any() or len(batch.masks) or len(batch.sample_biases) or len(batch.penalties)):
+    greedy = not (batch.temperature.any() or len(batch.masks) or len(batch.sample_biases) or len(batch.penalties))
+    if greedy and len(rows):
         return logits.argmax(1)[rows].astype(np.int32)
     numbers = uniforms(batch.seeds, batch.draws)
     tokens = np.empty(len(rows), np.int32)

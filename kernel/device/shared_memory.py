@@ -73,7 +73,7 @@ class Capacity:
             + 4 * LANES
             + 4 * (STEP_ROWS * row_pages + PASS_READS)
             + 12 * (STEP_ROWS + VISIBLE_RANGES)
-            + STEP_ROWS * -(-facts.vocabulary_size // 8)
+            + (STEP_ROWS + PASS_SAMPLES) * -(-facts.vocabulary_size // 8)
             + 4 * PASS_PROBE_VALUES
             + 16 * (facts.pages + facts.host_pages)
         )

@@ -4,7 +4,6 @@ kernels beneath it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -13,25 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cadenza.kernel.device.answers import Answers, Means, adapters_of_tokens
 from cadenza.kernel.device.attention import PagedAttention
-from cadenza.kernel.device.batch import PROBE_HIDDEN, Batch, DeviceFacts, Float32, Int32, Int64, StepResult, UInt8
+from cadenza.kernel.device.batch import Batch, DeviceFacts, Int32, StepResult, UInt8
 from cadenza.kernel.device.native_attention import NativeAttention
 from cadenza.kernel.device.paged_kv import PagedKv
-from cadenza.kernel.device.penalties import Histories
 from cadenza.kernel.device.probing import probe
 from cadenza.kernel.device.sampling import sample
 from cadenza.kernel.limits import LANES
 from cadenza.kernel.model.adapter import check_shapes, read_adapter
 from cadenza.kernel.model.config import ModelConfig
-from cadenza.kernel.model.decoder import Attention, Decoder
-from cadenza.kernel.model.low_rank import NONE, read_maps
+from cadenza.kernel.model.decoder import Attention, Begun, Decoder
+from cadenza.kernel.model.low_rank import read_maps
 from cadenza.kernel.model.native import NativeOperations
 from cadenza.kernel.model.operations import Operations, TorchOperations, torch_dtype
+from cadenza.kernel.model.recordings import Recordings
 from cadenza.kernel.model.weights import Progress, RandomWeights, StoredWeights, no_progress
-from cadenza.kernel.native.library_unsafe import Kernels
-from cadenza.kvfs.errors import Internal
+from cadenza.kernel.native.library_unsafe import Kernels, Reading
 
-NO_SLOTS = np.zeros(0, np.int32)
 SCORED_ROWS = 64                         # whose logits are held at once: bounds them
 
 # A model directory, or a configuration with tensors by their names in such a directory.
@@ -66,9 +64,11 @@ class TorchDevice:
             self._decoder = Decoder(config, weights, operations)
             self._kv = PagedKv(config, pages, page_tokens, operations.held)
         self._operations = operations
+        self._recordings = Recordings(operations) if isinstance(operations, NativeOperations) else None
+        self._readings: dict[int, Reading] = {}
         self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
-        self._ask_for_masks: Callable[[], None] = lambda: None
-        self._histories = Histories()
+        self._answers = Answers(Means(self._decoder, torch.device("cpu"), Tensor.numpy, probe, sample, self._kv.erase,
+                                      SCORED_ROWS))  # fmt: skip
         self._closed = False
         self.facts = DeviceFacts(
             name=f"{_name(operations)} {dtype}, {torch.get_num_threads()} threads",
@@ -79,6 +79,7 @@ class TorchDevice:
             context_tokens=config.context_tokens,
             host_pages=host_pages,
             hidden_size=config.hidden,
+            weights="" if str(operations.held) == f"torch.{dtype}" else dtype,
         )
         self._host = torch.zeros(0, self.facts.page_bytes, dtype=torch.uint8)
 
@@ -113,21 +114,21 @@ class TorchDevice:
         assert not self._closed, "a step after close"
         self.check(batch, self.facts, len(self._host))
         result = StepResult(batch.step)
-        self._histories.forget(batch.forgotten)
+        self._answers.forget(batch.forgotten)
         with torch.inference_mode():
             self._move(batch)
             if len(batch.tokens):
-                slots = np.repeat(batch.adapters, np.diff(batch.row_starts)) if len(batch.adapters) else NO_SLOTS
-                self._answer(batch, self._forward(batch, slots, result), slots, result)
+                self._answers.write(batch, self._forward(batch), result)
+                remembered = batch.sample_lanes >= 0
+                self._lanes[batch.sample_lanes[remembered]] = result.tokens[remembered]
         result.seconds = perf_counter() - started
         return result
 
     def close(self) -> None:
         """Gives the memory back. Idempotent."""
         self._closed = True
-        self.__dict__.pop("_decoder", None)
-        self.__dict__.pop("_kv", None)
-        self.__dict__.pop("_operations", None)
+        for name in ("_answers", "_decoder", "_kv", "_operations"):
+            self.__dict__.pop(name, None)
 
     def __enter__(self) -> TorchDevice:
         return self
@@ -150,7 +151,7 @@ class TorchDevice:
 
     def ask_for_masks(self, ask: Callable[[], None]) -> None:
         """See `LateMasking`."""
-        self._ask_for_masks = ask
+        self._answers.ask_for_masks(ask)
 
     def load_adapter(self, slot: int, directory: Path) -> None:
         """See `Adapting`."""
@@ -162,82 +163,27 @@ class TorchDevice:
         """Idempotent."""
         self._decoder.adapters.drop(slot)
 
-    def _forward(self, batch: Batch, slots: Int32, result: StepResult) -> Tensor:
-        """Hidden states [T, hidden] of the batch's tokens; their K, V and positions are in the pages then. `slots`: the
-        adapter of each token, or of none."""
+    def _forward(self, batch: Batch) -> Tensor:
+        """Hidden states [T, hidden] of the batch's tokens; their K, V and positions are in the pages then."""
         named = batch.tokens < 0
         tokens = np.where(named, self._lanes[np.where(named, -1 - batch.tokens, 0)], batch.tokens)
         self._kv.positions[batch.slots] = batch.positions
-        self._decoder.adapters.choose(slots)
-        hidden = self._decoder.forward(torch.from_numpy(tokens), torch.from_numpy(batch.positions),
-                                       self._attention(batch))
-        if not isfinite(hidden.sum()) and not torch.isfinite(hidden).all():       # a sum is cheap, but may overflow
-            self._spare(batch, hidden, np.arange(len(tokens)), result)
-        return hidden
+        self._decoder.adapters.choose(adapters_of_tokens(batch))
+        begun = self._decoder.begun(torch.from_numpy(tokens), torch.from_numpy(batch.positions))
+        x, added = self._through(batch, begun)
+        return x + added
 
-    def _attention(self, batch: Batch) -> Attention:
-        if isinstance(self._operations, NativeOperations):
-            return NativeAttention(batch, self._kv, self._decoder.config, self._decoder.sights, self._operations)
-        return PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.sights)
-
-    def _spare(self, batch: Batch, numbers: Tensor, tokens: Int64, result: StepResult) -> None:
-        """Some of `numbers` [N, ·], those of `tokens` [N], are not finite. Where an adapter made them, only its row
-        fails, and its numbers are zero from now on; else the step does. Raises Internal."""
-        broken = tokens[(~torch.isfinite(numbers).all(1)).numpy()]
-        rows = rows_of_adapters(batch, broken)
-        if rows is None:
-            self._kv.erase(torch.from_numpy(batch.slots.astype(np.int64)))
-            raise not_finite(batch.step)
-        theirs = np.isin(np.repeat(np.arange(len(batch.adapters)), np.diff(batch.row_starts)), rows)      # [T]
-        self._kv.erase(torch.from_numpy(batch.slots[theirs].astype(np.int64)))
-        numbers[torch.from_numpy(theirs[tokens])] = 0.0
-        result.failed_rows = np.union1d(result.failed_rows, rows).astype(np.int32)
-
-    def _answer(self, batch: Batch, hidden: Tensor, slots: Int32, result: StepResult) -> None:
-        """The head is computed only for tokens that a sampler or a probe looks at, once each, and for scores."""
-        if len(batch.score_tokens):
-            result.scores = self._scores(batch, hidden, slots, result)
-        if not len(batch.sample_tokens) and not len(batch.probe_tokens):
-            return
-        shown = batch.probe_kinds == PROBE_HIDDEN
-        looked_at = np.concatenate((batch.sample_tokens, batch.probe_tokens[~shown]))
-        asked, rows = looked_at, np.arange(len(looked_at))
-        if len(looked_at) > 1 and int(np.diff(looked_at).min()) < 1:
-            asked, rows = np.unique(looked_at, return_inverse=True)
-        logits: Float32 = self._logits(batch, hidden, asked, slots, result).numpy()
-        if len(shown):
-            seen = np.empty(len(shown), np.int64)
-            seen[~shown], seen[shown] = rows[len(batch.sample_tokens) :], np.arange(shown.sum())
-            probe(batch, logits, self._states(hidden, batch.probe_tokens[shown]), seen, result)
-        if len(batch.late_masks):
-            self._ask_for_masks()
-        result.tokens = sample(batch, logits, rows[: len(batch.sample_tokens)], self._histories)
-        remembered = batch.sample_lanes >= 0
-        self._lanes[batch.sample_lanes[remembered]] = result.tokens[remembered]
-
-    def _logits(self, batch: Batch, hidden: Tensor, asked: Int32, slots: Int32, result: StepResult) -> Tensor:
-        """float32 [N, V] of the tokens `asked` [N]."""
-        if not len(asked):
-            return torch.zeros(0, self.facts.vocabulary_size)
-        self._decoder.adapters.choose(slots[asked] if len(slots) else NO_SLOTS)
-        logits = self._decoder.logits(hidden[torch.from_numpy(asked.astype(np.int64))])
-        if not torch.isfinite(torch.stack(torch.aminmax(logits))).all():
-            self._spare(batch, logits, asked.astype(np.int64), result)
-        return logits
-
-    def _states(self, hidden: Tensor, asked: Int32) -> Float32:
-        """Normed, float32 [N, hidden]."""
-        states: Float32 = self._decoder.normed(hidden[torch.from_numpy(asked.astype(np.int64))]).float().numpy()
-        return states
-
-    def _scores(self, batch: Batch, hidden: Tensor, slots: Int32, result: StepResult) -> Float32:
-        scores = np.empty(len(batch.score_tokens), np.float32)
-        for first in range(0, len(scores), SCORED_ROWS):
-            block = slice(first, first + SCORED_ROWS)
-            logits = self._logits(batch, hidden, batch.score_tokens[block], slots, result)
-            targets = torch.from_numpy(batch.score_targets[block].astype(np.int64))
-            scores[block] = (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)).numpy()
-        return scores
+    def _through(self, batch: Batch, begun: Begun) -> tuple[Tensor, Tensor]:
+        """The layers. What adapters add is torch's work, which cannot be replayed."""
+        if self._recordings is None:
+            attention: Attention = PagedAttention(batch, self._kv, self._decoder.dtype, self._decoder.sights)
+            return self._decoder.through(begun, attention)
+        native = NativeAttention(batch, self._kv, self._decoder.config, self._decoder.sights,
+                                 self._recordings.operations, self._readings)  # fmt: skip
+        if self._decoder.adapters.groups:
+            return self._decoder.through(begun, native)
+        return self._recordings((len(batch.tokens), native.items), begun,
+                                lambda still: self._decoder.through(still, native))
 
     @staticmethod
     def check(batch: Batch, facts: DeviceFacts, host_pages: int) -> None:
@@ -277,16 +223,6 @@ def _within(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int32]], first: int
     if first == 0:
         return not len(numbers) or int(numbers.view(np.uint32).max()) < end            # none is less than 0
     return not len(numbers) or bool(first <= numbers.min() and numbers.max() < end)
-
-
-def rows_of_adapters(batch: Batch, broken: Int64) -> Int64 | None:
-    """The rows of tokens `broken`, whose numbers are not finite; None if not adapters alone made them so."""
-    rows: Int64 = np.unique(np.searchsorted(batch.row_starts, broken, side="right") - 1)
-    return rows if len(batch.adapters) and not (batch.adapters[rows] == NONE).any() else None
-
-
-def not_finite(step: int) -> Internal:
-    return Internal(f"step {step}: the model computed numbers that are not finite; are its weights damaged?")
 
 
 def _operations(dtype: str, config: ModelConfig, kernels: Kernels | None) -> Operations:

@@ -51,6 +51,14 @@ class Sight(NamedTuple):
     sinks: Tensor | None
 
 
+class Begun(NamedTuple):
+    """What the layers start from: embedded tokens [T, hidden], and angles, those of layers with a window apart."""
+
+    x: Tensor
+    turned: Rotation
+    in_window: Rotation
+
+
 class Decoder:
     """Computes by `operations`. Reads each weight once, in order, whatever its type; keeps what was made of them."""
 
@@ -69,17 +77,24 @@ class Decoder:
 
     def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """`tokens` and `positions`: integers [T]. Answers the hidden states before the last norm, [T, hidden]."""
+        x, added = self.through(self.begun(tokens, positions), attention)
+        return x + added
+
+    def begun(self, tokens: Tensor, positions: Tensor) -> Begun:
+        """As of `forward`, up to the layers."""
         turned = rotation(self.frequencies, positions, self.dtype, self.config.rope.scale)
         local = self.config.window_rope
-        turned_in_window = rotation(self._window_frequencies, positions, self.dtype, local.scale) if local else turned
+        in_window = rotation(self._window_frequencies, positions, self.dtype, local.scale) if local else turned
         x = functional.embedding(tokens, self._embedding).to(self.dtype)
-        if self.config.embedding_scale != 1:
-            x = x * self._embedding_scale
-        added = None
+        return Begun(x * self._embedding_scale if self.config.embedding_scale != 1 else x, turned, in_window)
+
+    def through(self, begun: Begun, attention: Attention) -> tuple[Tensor, Tensor]:
+        """All layers; the sum of the two is what comes out. `begun.x` is given up."""
+        x, added = begun.x, None
         for layer, sight in zip(self._layers, self.sights, strict=True):
-            x, added = layer.forward(x, added, turned_in_window if sight.window else turned, attention)
+            x, added = layer.forward(x, added, begun.in_window if sight.window else begun.turned, attention)
         assert added is not None, "a decoder has layers"
-        return x + added
+        return x, added
 
     def normed(self, hidden: Tensor) -> Tensor:
         """What the head sees of hidden states [N, hidden]."""

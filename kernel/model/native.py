@@ -21,6 +21,7 @@ class Scratch:
     """Memory for what is made and used up within a step. Used from one thread."""
 
     def __init__(self) -> None:
+        self.grown = 0                   # how often: addresses from before are not valid any more
         self._buffers: dict[tuple[str, int], Tensor] = {}
         self._views: dict[tuple[str, int], dict[int, Tensor]] = {}
 
@@ -37,6 +38,7 @@ class Scratch:
             views.clear()
         if buffer is None or len(buffer) < rows:
             self._buffers[key] = buffer = torch.zeros(rows, width)
+            self.grown += 1
         views[rows] = buffer[:rows]
         return views[rows]
 

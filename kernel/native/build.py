@@ -1,4 +1,4 @@
-"""Compiles kernels.c where it is to run, once: the library is kept, named by the digest of source, compiler and CPU."""
+"""Compiles C where it is to run, once: the library is kept, named by the digest of source, compiler and CPU."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ FAULT_CHARACTERS = 400                   # of what the compiler says
 TOLD = ("flags", "Features", "model name")        # what `-march=native` may go by
 
 
-def library(cache: Path, compiler: Sequence[str] = ()) -> Path:
+def library(cache: Path, compiler: Sequence[str] = (), source: Path = SOURCE) -> Path:
     """The library in `cache`/native, compiled by `compiler`, or $CC, or cc. Blocks for seconds the first time.
     Processes that compile at once do not disturb each other. Raises Unsupported, saying why, where that fails."""
     compiler = compiler or shlex.split(os.environ.get("CC", "cc"))
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     command = [*compiler, "-O3", native, "-fPIC", "-shared", "-pthread"]
-    sources = [file.read_bytes() for file in sorted(SOURCE.parent.glob("*.[ch]"))]
+    sources = [file.read_bytes() for file in sorted(source.parent.glob("*.[ch]"))]
     told = (*sources, *(text.encode() for text in (_run([*compiler, "--version"]), " ".join(command), _cpu())))
-    kept = cache / "native" / f"kernels-{hashlib.sha256(b'%'.join(told)).hexdigest()[:32]}.so"
+    kept = cache / "native" / f"{source.stem}-{hashlib.sha256(b'%'.join(told)).hexdigest()[:32]}.so"
     if not kept.exists():
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=kept.parent) as room:
                 made = Path(room) / kept.name
-                _run([*command, "-o", str(made), str(SOURCE), "-lm"])
+                _run([*command, "-o", str(made), str(source), "-lm"])
                 made.replace(kept)
         except OSError as fault:
             raise Unsupported(f"compiled kernels cannot be kept in {kept.parent}: {fault.strerror}") from None

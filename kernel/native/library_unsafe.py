@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Sequence
 from ctypes import CDLL, Structure, addressof, c_char_p, c_float, c_int, c_int64, c_void_p
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ Int32 = NDArray[np.int32]
 BFLOAT16, FLOAT32 = range(2)             # how keys and values are held
 GATES = {"silu": 0, "gelu_tanh": 1}
 HUGE_PAGE_BYTES = 2 << 20
+RECORDED_BYTES = 1 << 20             # of a hundred layers it takes 150 kB
 
 _SIZES = ("rows", "items", "page_tokens", "slots", "kv_heads", "group", "head_dim", "kind", "window", "half")
 _ARRAYS = ("item_rows", "item_firsts", "positions", "new_slots", "row_starts", "segment_starts", "segment_tokens",
@@ -28,7 +29,8 @@ _ARRAYS = ("item_rows", "item_firsts", "positions", "new_slots", "row_starts", "
 
 
 class Reading(Structure):
-    """What `attention` is told of a step (`Reading` in attention.h). Keeps the arrays that it points to."""
+    """What `attention` is told of a step (`Reading` in attention.h). Keeps the arrays that it points to, and its place:
+    what was recorded reads it there."""
 
     _fields_ = (
         *((name, c_int64) for name in _SIZES),
@@ -37,18 +39,17 @@ class Reading(Structure):
     )  # fmt: skip
     kept: tuple[NDArray[Any], ...]
 
-    @classmethod
-    def of(
-        cls, sizes: Sequence[int], arrays: Sequence[Int32], slot_positions: Int32, angles: NDArray[np.float32],
+    def tell(
+        self, sizes: Sequence[int], arrays: Sequence[Int32], slot_positions: Int32, angles: NDArray[np.float32],
         named_starts: NDArray[np.int64], named: NDArray[np.uint8], item_tokens: int, cap: float,
-    ) -> Reading:  # fmt: skip
-        """`sizes` and `arrays` in the order of the fields; those arrays are copied, the others are pointed to."""
+    ) -> None:  # fmt: skip
+        """Of the next step. `sizes` and `arrays` in the order of the fields; those arrays are copied, the others are
+        pointed to."""
         flat = np.concatenate(arrays, dtype=np.int32)
         starts = accumulate((4 * len(array) for array in arrays[:-1]), initial=address(flat))
-        made = cls(*sizes, *starts, address(slot_positions), address(angles), address(named_starts), address(named),
-                   item_tokens, cap)  # fmt: skip
-        made.kept = (flat, slot_positions, angles, named_starts, named)
-        return made
+        super().__init__(*sizes, *starts, address(slot_positions), address(angles), address(named_starts),
+                         address(named), item_tokens, cap)  # fmt: skip
+        self.kept = (flat, slot_positions, angles, named_starts, named)
 
     @property
     def place(self) -> int:
@@ -84,6 +85,7 @@ class Kernels:
         except (OSError, AttributeError) as fault:
             raise Unsupported(f"the compiled kernels cannot be loaded: {fault}") from None
         size, place, number = c_int64, c_void_p, c_float
+        self._library.recorded.restype = size
         self.use_threads = self._function("use_threads", c_int)
         self.pack_bfloat16 = self._function("pack_bfloat16", size, size, place, place)
         self.pack_int8 = self._function("pack_int8", size, size, place, place)
@@ -93,6 +95,23 @@ class Kernels:
         self.gated = self._function("gated", size, size, c_int, place, place)
         self.rotate_heads = self._function("rotate_heads", *[size] * 6, place, place, number, place, place, number)
         self.attention = self._function("attention", place, size, place, place, place, size, *[place] * 4)
+
+        self._record, self._replay = self._function("record", place, size), self._function("replay", place, size)
+
+    def recorded(self, act: Callable[[], None]) -> Callable[[], None] | None:
+        """Does `act`, and answers what does again all that it made kernels do on this thread, with the same addresses;
+        None if that is too much to be kept."""
+        room = np.empty(RECORDED_BYTES, np.uint8)
+        self._record(address(room), len(room))
+        try:
+            act()
+        finally:
+            size = int(self._library.recorded())
+        kept = room[:size].copy()
+        return partial(self._again, kept) if size <= len(room) else None
+
+    def _again(self, kept: NDArray[np.uint8]) -> None:
+        self._replay(address(kept), len(kept))
 
     def _function(self, name: str, *arguments: Any) -> Callable[..., None]:
         found = getattr(self._library, name)

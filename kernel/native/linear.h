@@ -14,6 +14,8 @@ INLINE void fetch(const int kind, const void *panel, int64_t step, int64_t input
     } else {
         *low = *(const floats *)((const float *)panel + input * step);
         *high = *(const floats *)((const float *)panel + input * step + LANES);
+        HELD(*low);
+        HELD(*high);
     }
 }
 

@@ -74,8 +74,43 @@ void use_threads(int count) {
     pthread_mutex_unlock(&entered);
 }
 
-static void run(Work work, const void *task, int64_t items) {
+/* What a thread runs while it records is kept, tasks and all, in the order of its running; it may be run again in one
+   go, as long as the memory that the tasks name stays where it is. */
+typedef struct { Work work; int64_t items, bytes; } Kept;             /* and the task behind it */
+static _Thread_local char *kept;
+static _Thread_local int64_t kept_bytes, kept_room;
+
+static void keep(Work work, const void *task, int64_t bytes, int64_t items) {
+    Kept one = {work, items, parts(bytes, 16) * 16};
+    if (kept_bytes + (int64_t)sizeof one + one.bytes <= kept_room) {
+        memcpy(kept + kept_bytes, &one, sizeof one);
+        memcpy(kept + kept_bytes + sizeof one, task, bytes);
+    }
+    kept_bytes += sizeof one + one.bytes;
+}
+
+/* Begins, in a room of so many bytes; `recorded` ends it, and answers how many it took: of more than there are, nothing
+   is of use. */
+void record(char *room, int64_t bytes) { kept = room, kept_room = bytes, kept_bytes = 0; }
+
+int64_t recorded(void) {
+    kept = NULL;
+    return kept_bytes;
+}
+
+void replay(const char *room, int64_t bytes) {
+    pthread_mutex_lock(&entered);
+    for (const char *at = room; at < room + bytes; at += sizeof(Kept) + ((const Kept *)at)->bytes)
+        parallel(((const Kept *)at)->work, at + sizeof(Kept), ((const Kept *)at)->items);
+    pthread_mutex_unlock(&entered);
+}
+
+static void run_task(Work work, const void *task, int64_t bytes, int64_t items) {
+    if (kept) keep(work, task, bytes, items);
     pthread_mutex_lock(&entered);
     parallel(work, task, items);
     pthread_mutex_unlock(&entered);
 }
+
+/* `task` points to the whole of it. */
+#define run(work, task, items) run_task(work, task, sizeof *(task), items)

@@ -36,6 +36,13 @@ typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_al
 
 static const floats ZERO = {0};
 
+/* The value stays in a register: else gcc loads it anew for every row that is multiplied by it. */
+#if defined(__AVX__)
+#define HELD(value) __asm__("" : "+v"(value))
+#else
+#define HELD(value)
+#endif
+
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }

@@ -4,7 +4,8 @@ A guest calls an import: wasmtime calls `_host_function` on the guest's own stac
 the call and returns; only then is the fiber suspended, and `poll` returns on the main stack. No frame of Python is ever
 left on a suspended fiber. Whether the answer is there is asked by wasmtime through a native predicate, `strlen` of a
 flag: "" is pending, "\\x01" is ready, so that no Python runs for it. A call of a quick handler is served before the
-callback returns: if it could be answered, the fiber is not suspended at all.
+callback returns: if it could be answered, the fiber is not suspended at all. A call of a blocking handler is recorded
+without Python where C could be compiled (calls.c): then the flag is in the fiber's record, and so is the call.
 
     poll ──▶ fiber runs ──▶ import ──▶ _host_function: call recorded, flag "" ──▶ suspended ──▶ poll answers CALLED
     answer ──▶ written to `results`, which stay valid until then ──▶ flag "\\x01" ──▶ poll again
@@ -22,6 +23,7 @@ from ctypes import (
     CDLL,
     CFUNCTYPE,
     POINTER,
+    PYFUNCTYPE,
     addressof,
     c_bool,
     c_char_p,
@@ -43,11 +45,12 @@ from wasmtime import component as components
 
 from cadenza.kernel.limits import SLICE_FUEL
 from cadenza.kernel.wasm import wit
+from cadenza.kernel.wasm.calls_unsafe import NativeCalls, new_record, recordable, resume_in_python, set_future
 from cadenza.kernel.wasm.engine import new_engine
 from cadenza.kernel.wasm.lift_unsafe import Row, lift_row, lift_value
 from cadenza.kernel.wasm.lower_unsafe import Failure, Fill, lower_answer, lower_value
 from cadenza.kernel.wasm.memory_unsafe import ENTRY, MEMORY, NAME, VAL, discard, native
-from cadenza.kernel.wasm.seams import Case, Handler, Handlers, is_quick
+from cadenza.kernel.wasm.seams import Case, Handler, Handlers, is_blocking, is_quick
 
 # Of one guest. A component's memories are limited one by one, so there is one.
 MEMORIES: Final = 1
@@ -55,8 +58,6 @@ TABLES: Final = 64
 TABLE_ELEMENTS: Final = 1 << 20
 INSTANCES: Final = 256
 
-_poll = native("wasmtime_call_future_poll", c_bool, c_void_p)
-_poll_released = CFUNCTYPE(c_bool, c_void_p)(("wasmtime_call_future_poll", ffi.dll))
 _future_delete = native("wasmtime_call_future_delete", None, c_void_p)
 _instantiate = native("wasmtime_component_linker_instantiate_async", *[c_void_p] * 6)
 _call = native("wasmtime_component_func_call_async", *[c_void_p] * 4, c_size_t, c_void_p, c_size_t, c_void_p)
@@ -88,6 +89,7 @@ class Import:
     handler: Handler
     quick: bool
     lift: Row
+    recorded: Callable[[Any, int], tuple[Any, ...]] | None   # (MEMORY, record) -> (results, *arguments), without Python
     answer: Fill | None
     fail: Fill | None
 
@@ -104,7 +106,12 @@ class Step(enum.Enum):
 class Host:
     """The engine, and the linker with every import that has a handler. Lives as long as the runtime."""
 
-    def __init__(self, abi: wit.Abi, handlers: Handlers) -> None:
+    def __init__(self, abi: wit.Abi, handlers: Handlers, native: NativeCalls | None = None) -> None:
+        """`native`: what records calls of blocking handlers, if anything does."""
+        self.imports: list[Any] = [None]           # by the number in a fiber's record
+        self._native = native
+        make = native.resume if native is not None else resume_in_python
+        self.resume, self.resume_released = make(PYFUNCTYPE), make(CFUNCTYPE)
         self.engine = new_engine()
         self.linker = components.Linker(self.engine)
         self._callbacks: list[Any] = []
@@ -118,11 +125,15 @@ class Host:
 
     def _define(self, instance: Any, name: str, function: wit.Function, handler: Handler) -> None:
         lift = lift_row(tuple(type_ for _, type_ in function.parameters))
-        import_ = Import(name, handler, is_quick(handler), lift, *lower_answer(function))
-        callback = _HOST_FUNCTION(_host_function(import_))
-        self._callbacks.append(callback)
-        _check(_add_function(_address(instance.ptr()), name.encode(), len(name.encode()), cast(callback, c_void_p),
-                             None, None))
+        recorded = recordable(function) if self._native is not None and is_blocking(handler) else None
+        import_ = Import(name, handler, is_quick(handler), lift, recorded, *lower_answer(function))
+        if self._native is not None and recorded is not None:
+            self.imports.append(import_)
+            callback, environment = self._native.record, self._native.environment(len(self.imports) - 1)
+        else:
+            self._callbacks.append(_HOST_FUNCTION(_host_function(import_)))
+            callback, environment = cast(self._callbacks[-1], c_void_p).value, None
+        _check(_add_function(_address(instance.ptr()), name.encode(), len(name.encode()), callback, environment, None))
 
 
 def _host_function(import_: Import) -> Callable[..., None]:
@@ -158,8 +169,8 @@ class Fiber:
     """
 
     # Slots: a thousand guests take turns, and what one of them touches must be fetched from far each time.
-    __slots__ = ("_component", "_context", "_error_pointer", "_export", "_flag", "_function", "_future", "_host",
-                 "_instance", "_result", "_store", "arguments", "call", "calls_left", "error", "fault",
+    __slots__ = ("_component", "_context", "_error_pointer", "_export", "_function", "_future", "_host",
+                 "_instance", "_record", "_result", "_store", "arguments", "call", "calls_left", "error", "fault",
                  "flag_address", "results", "serve", "serving", "started", "value")
 
     def __init__(self, host: Host, component: Any, export: Any, memory_bytes: int, fuel: int) -> None:
@@ -173,20 +184,24 @@ class Fiber:
         self.error = ""
         self.value: Case | None = None
         self.results = 0
-        self._flag = create_string_buffer(2)
-        self.flag_address = addressof(self._flag)
+        self._record = new_record()
+        self.flag_address = addressof(self._record)          # and of the record: the flag is its first byte
         self._export, self._component, self._host = export, component, host
         self._instance, self._function = ffi.wasmtime_component_instance_t(), ffi.wasmtime_component_func_t()
         self._error_pointer, self._result = c_void_p(), (c_uint8 * VAL)()
-        self._store: int = _store_new(_address(host.engine.ptr()), None, None)
+        self._store: int = _store_new(_address(host.engine.ptr()), self.flag_address, None)
         self._context: int = _store_context(self._store)
         _store_limiter(self._store, memory_bytes, TABLE_ELEMENTS, INSTANCES, TABLES, MEMORIES)
         _set_fuel(self._context, fuel)
         self.slice(SLICE_FUEL)
         _fibers[self._context] = self
         self.started = False                 # whether it has been instantiated
-        self._future: int = _instantiate(_address(host.linker.ptr()), self._context, _address(component.ptr()),
-                                         addressof(self._instance), addressof(self._error_pointer))
+        self._begin(_instantiate(_address(host.linker.ptr()), self._context, _address(component.ptr()),
+                                 addressof(self._instance), addressof(self._error_pointer)))
+
+    def _begin(self, future: int) -> None:
+        self._future = future
+        set_future(self.flag_address, future)
 
     def slice(self, fuel: int) -> None:
         """How much fuel the guest may use before a poll answers SPENT."""
@@ -194,14 +209,20 @@ class Fiber:
 
     def poll(self) -> Step:
         """Runs the guest until it calls, has used a slice of fuel, or is done. Holds the GIL."""
-        if _poll(self._future or _gone()):
-            return self._done()
-        return Step.CALLED if self.call is not None else self._spent()
+        return self._polled(self._host.resume(self.flag_address if self._future else _gone()))
 
     def poll_released(self) -> Step:
         """The same without the GIL, for another thread: no handler is asked."""
         self.calls_left = 0
-        if _poll_released(self._future or _gone()):
+        return self._polled(self._host.resume_released(self.flag_address if self._future else _gone()))
+
+    def _polled(self, number: int) -> Step:
+        """`number`: as `Resume` answers it."""
+        if number > 0:
+            call = self.call = self._host.imports[number]
+            self.results, *self.arguments = call.recorded(MEMORY, self.flag_address)
+            return Step.CALLED
+        if number < 0:
             return self._done()
         return Step.CALLED if self.call is not None else self._spent()
 
@@ -220,8 +241,8 @@ class Fiber:
         if not _get_function(addressof(self._instance), self._context, _address(self._export.ptr()),
                              addressof(self._function)):
             return self._failed("the export is not a function")
-        self._future = _call(addressof(self._function), self._context, None, 0, addressof(self._result), 1,
-                             addressof(self._error_pointer))
+        self._begin(_call(addressof(self._function), self._context, None, 0, addressof(self._result), 1,
+                          addressof(self._error_pointer)))
         return Step.STARTED
 
     def _failed(self, error: str) -> Step:
@@ -255,7 +276,7 @@ class Fiber:
     def _end_future(self) -> None:
         if self._future:
             _future_delete(self._future)
-            self._future = 0
+            self._begin(0)
 
     def close(self) -> None:
         """Unwinds the guest wherever it is and frees it. Idempotent. Never while `poll` runs, so never while

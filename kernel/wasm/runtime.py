@@ -18,6 +18,7 @@ from wasmtime import component as components
 from cadenza.kernel.limits import HEAVY_THREADS, IMAGE_BYTES, ProcessLimits
 from cadenza.kernel.wasm import wit
 from cadenza.kernel.wasm.artifacts import Artifacts, CompileLimits
+from cadenza.kernel.wasm.calls_unsafe import NativeCalls, native_calls
 from cadenza.kernel.wasm.engine import FINGERPRINT
 from cadenza.kernel.wasm.fiber_unsafe import Fiber, Host
 from cadenza.kernel.wasm.guest import Guest
@@ -25,7 +26,7 @@ from cadenza.kernel.wasm.program import Program, check_header
 from cadenza.kernel.wasm.seams import Handlers
 from cadenza.kvfs.errors import LimitExceeded
 
-__all__ = ["CompileLimits", "Program", "WasmRuntime", "WasmStatistics"]
+__all__ = ["CompileLimits", "NativeCalls", "Program", "WasmRuntime", "WasmStatistics", "native_calls"]
 
 PROGRAMS_KEPT: Final = 64                    # loaded programs that nobody runs; the rest wait on disk
 COMPILES_AT_ONCE: Final = 2
@@ -46,12 +47,13 @@ class WasmRuntime:
     """`handlers` serve the imports of every guest. Owns the engine, the cache of artifacts, the worker threads and,
     until they end, the guests."""
 
-    def __init__(self, handlers: Handlers, cache: Path, abi: str, compile_limits: CompileLimits | None = None) -> None:
+    def __init__(self, handlers: Handlers, cache: Path, abi: str, compile_limits: CompileLimits | None = None,
+                 native: NativeCalls | None = None) -> None:  # fmt: skip
         """`cache`: a directory of ours alone. `abi`: the text of kernel.wit; a program may import what is in it and has
         a handler. Raises Invalid for a WIT or a cache that will not do."""
         provided = {interface: list(functions) for interface, functions in handlers.items()}
         self._abi = wit.Abi.parse(abi)
-        self._host = Host(self._abi, handlers)
+        self._host = Host(self._abi, handlers, native)
         self._artifacts = Artifacts(cache, abi, provided, compile_limits or CompileLimits())
         self._world = hashlib.sha256(repr((FINGERPRINT, abi, sorted(provided.items()))).encode()).hexdigest()[:16]
         self._programs: WeakValueDictionary[str, Program] = WeakValueDictionary()
@@ -62,8 +64,9 @@ class WasmRuntime:
         self._guests: set[Guest] = set()
         self._compiled = self._loaded = self._found = 0
 
-    async def load(self, wasm: bytes) -> Program:
-        """The program, from memory, from disk, or compiled now. Valid as long as it is held.
+    async def load(self, wasm: bytes, wall_seconds: float | None = None) -> Program:
+        """The program, from memory, from disk, or compiled now, in that time or as the limits say. Valid as long as it
+        is held.
 
         Raises Invalid (not Wasm, not a component, invalid, foreign imports, no `run`), LimitExceeded (size, compiling).
         """
@@ -77,16 +80,16 @@ class WasmRuntime:
             return self._keep(program)
         task = self._loading.get(digest)
         if task is None:
-            task = self._loading[digest] = asyncio.create_task(self._open(digest, wasm))
+            task = self._loading[digest] = asyncio.create_task(self._open(digest, wasm, wall_seconds))
             task.add_done_callback(lambda _: self._loading.pop(digest, None))
         return await asyncio.shield(task)    # others may wait for it too
 
-    async def _open(self, digest: str, wasm: bytes) -> Program:
+    async def _open(self, digest: str, wasm: bytes, wall_seconds: float | None) -> Program:
         key = f"{digest}-{self._world}"
         component = await self._from_disk(key)
         if component is None:
             async with self._compiles:
-                await self._artifacts.compile(key, wasm)
+                await self._artifacts.compile(key, wasm, wall_seconds)
             self._compiled += 1
             component = await asyncio.to_thread(self._deserialize, key)
         program = self._programs[digest] = Program(digest, component)

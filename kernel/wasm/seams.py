@@ -54,6 +54,7 @@ Handlers = Mapping[str, Mapping[str, Handler]]
 
 H = TypeVar("H", bound=Handler)
 _quick: Final[set[Handler]] = set()
+_blocking: Final[set[Handler]] = set()
 
 
 def quick(handler: H) -> H:
@@ -65,6 +66,17 @@ def quick(handler: H) -> H:
 
 def is_quick(handler: Handler) -> bool:
     return getattr(handler, "__func__", handler) in _quick
+
+
+def blocking(handler: H) -> H:
+    """Marks a handler whose guest nearly always blocks: the switch is made first, where that can be done without
+    Python, and the handler asked then."""
+    _blocking.add(handler)
+    return handler
+
+
+def is_blocking(handler: Handler) -> bool:
+    return getattr(handler, "__func__", handler) in _blocking
 
 
 class Advance(enum.Enum):

@@ -28,6 +28,7 @@ typedef struct { uint8_t number; cadenza_text message; } cadenza_error;  /* numb
 
 enum cadenza_finish {
   CADENZA_RUNNING, CADENZA_STOP_TOKEN, CADENZA_STOP_SEQUENCE, CADENZA_LENGTH, CADENZA_CONTEXT_FULL, CADENZA_STOPPED,
+  CADENZA_GRAMMAR_END,
 };
 typedef struct { uint32_t first, count; } cadenza_range;
 typedef struct {
@@ -104,6 +105,55 @@ typedef struct { cadenza_text name, value; } cadenza_header;
 typedef struct { const cadenza_header *at; size_t count; } cadenza_headers;
 typedef struct { uint16_t status; cadenza_headers headers; cadenza_text text; uint32_t size; bool cut; } cadenza_response;
 
+typedef struct {                                                         /* record draft */
+  cadenza_descriptor file;
+  cadenza_tokens reads;
+  cadenza_token token;
+  cadenza_tokens tokens, parents;
+  cadenza_sampler sampler;
+  cadenza_mask mask;
+  cadenza_name adapter;
+} cadenza_draft;
+typedef struct { cadenza_tokens tokens; uint32_t accepted, computed_tokens; } cadenza_verdict;
+enum cadenza_grammar_kind { CADENZA_JSON_SCHEMA, CADENZA_REGEX, CADENZA_LARK, CADENZA_CHOICES };
+typedef struct { uint32_t tokens; bool may_end, ended; } cadenza_grammar_status;
+
+enum cadenza_signal { CADENZA_TERMINATE, CADENZA_KILL, CADENZA_INTERRUPT, CADENZA_USER };
+enum cadenza_ending {
+  CADENZA_FINISHED, CADENZA_FAILED, CADENZA_EXITED, CADENZA_TRAPPED, CADENZA_KILLED, CADENZA_CPU_LIMIT,
+  CADENZA_WALL_LIMIT, CADENZA_MEMORY_LIMIT, CADENZA_OUTPUT_LIMIT,
+};
+typedef struct { uint8_t ending, code; cadenza_text message; } cadenza_exit_status;
+typedef struct { const cadenza_text *at; size_t count; } cadenza_texts;
+typedef struct { cadenza_text path, text; } cadenza_source;
+typedef struct { const cadenza_source *at; size_t count; } cadenza_sources;
+typedef struct {
+  cadenza_text name, fingerprint;
+  uint32_t vocabulary_size, context_tokens, page_tokens;
+  cadenza_tokens stop_tokens;
+  struct { bool present; cadenza_token token; } begin_token;
+} cadenza_model_facts;
+
+enum { CADENZA_READ = 1, CADENZA_APPEND = 2, CADENZA_CREATE = 4, CADENZA_EXCLUSIVE = 8, CADENZA_TRUNCATE = 16 };
+enum { CADENZA_EXACT, CADENZA_APPROXIMATE };
+typedef struct { cadenza_text user; uint8_t rights; } cadenza_grant;
+typedef struct {                                                         /* rights: CADENZA_READ | CADENZA_APPEND */
+  uint32_t tokens, hidden, pages, next_position, shared_pages;
+  cadenza_texts paths;
+  bool busy;
+  cadenza_text owner;
+  uint8_t mine, others;
+  struct { const cadenza_grant *at; size_t count; } grants;
+  uint8_t exactness;
+  cadenza_text fingerprint;
+  bool durable;
+  uint64_t created_ns, modified_ns;
+} cadenza_file_status;
+typedef struct { cadenza_text name; bool directory; uint32_t tokens; } cadenza_listed;
+typedef struct { cadenza_text text; uint32_t lost; } cadenza_message;
+typedef struct { cadenza_text name, description, input_schema; } cadenza_tool;
+typedef struct { const cadenza_tool *at; size_t count; } cadenza_tools;
+
 /* Every `result<T, error>`: one shape, T is the member that the call's comment names. */
 typedef struct {
   uint8_t failed;
@@ -115,9 +165,18 @@ typedef struct {
     cadenza_completion completion;
     cadenza_tool_result result;
     cadenza_response response;
+    cadenza_verdict verdict;
+    cadenza_grammar_status grammar;
+    cadenza_exit_status exit;
+    cadenza_texts texts;
+    struct { const cadenza_listed *at; size_t count; } entries;
+    struct { bool present; uint8_t number; } signal;
+    struct { bool present; cadenza_message message; } received;
     cadenza_error error;
   };
 } cadenza_result;
+/* `result<file-status, error>` is wider: it holds numbers of 64 bits. */
+typedef struct { uint8_t failed; union { cadenza_file_status status; cadenza_error error; }; } cadenza_status_result;
 
 /* --- imports: one line a function; blocks only where it says so --- */
 #define CADENZA_IMPORT(interface, name) \
@@ -133,7 +192,17 @@ CADENZA_IMPORT("process", "arguments") void cadenza_arguments(cadenza_text *answ
 CADENZA_IMPORT("process", "entropy") uint64_t cadenza_entropy(void);
 CADENZA_IMPORT("process", "log") void cadenza_log(uint32_t to, const char *text, size_t size, cadenza_result *answer);
 CADENZA_IMPORT("process", "exit") void cadenza_exit(uint32_t code);
-/* For those who look at what this process does; kind: enum below. */
+CADENZA_IMPORT("process", "pid") uint32_t cadenza_pid(void);
+CADENZA_IMPORT("process", "payload") void cadenza_payload(cadenza_sources *answer);
+CADENZA_IMPORT("process", "spawn") void cadenza_spawn(                                       /* number: the pid */
+    const char *image, size_t image_size, const char *arguments, size_t size, uint32_t detached, cadenza_result *answer);
+CADENZA_IMPORT("process", "wait-child") void cadenza_wait_child(uint32_t pid, cadenza_result *answer);     /* number */
+CADENZA_IMPORT("process", "take-exit") void cadenza_take_exit(cadenza_handle child, cadenza_result *answer); /* exit */
+CADENZA_IMPORT("process", "kill") void cadenza_kill(uint32_t pid, uint32_t signal, cadenza_result *answer);
+CADENZA_IMPORT("process", "signals") void cadenza_signals(cadenza_result *answer);                         /* number */
+CADENZA_IMPORT("process", "take-signal") void cadenza_take_signal(                                         /* signal */
+    cadenza_handle signals, cadenza_result *answer);
+/* For those who look at what this process does; kind: CADENZA_BEGIN, … */
 CADENZA_IMPORT("process", "mark") void cadenza_trace(
     uint32_t kind, const char *track, size_t track_size, const char *text, size_t size);
 /* Blocks. Answers `tokens`: the handles that are ready. */
@@ -142,11 +211,48 @@ CADENZA_IMPORT("events", "wait") void cadenza_wait(
     const cadenza_intent *intents, size_t intent_count, cadenza_result *answer);
 CADENZA_IMPORT("events", "timer") void cadenza_timer(uint64_t delay_ns, cadenza_result *answer);           /* number */
 CADENZA_IMPORT("events", "close") void cadenza_close_handle(cadenza_handle handle, cadenza_result *answer);
+CADENZA_IMPORT("events", "wall-clock") uint64_t cadenza_wall_clock(void);
 CADENZA_IMPORT("events", "now") uint64_t cadenza_now(void);
 CADENZA_IMPORT("model", "tokenize") void cadenza_tokenize(
     const char *text, size_t size, uint32_t special, cadenza_result *answer);                              /* tokens */
 CADENZA_IMPORT("model", "detokenize") void cadenza_detokenize(
     const cadenza_token *tokens, size_t count, uint32_t special, cadenza_result *answer);                  /* text */
+CADENZA_IMPORT("model", "facts") void cadenza_facts(cadenza_model_facts *answer);
+CADENZA_IMPORT("model", "vocabulary") void cadenza_vocabulary(                                              /* texts */
+    uint32_t first, uint32_t count, cadenza_result *answer);
+CADENZA_IMPORT("model", "chat") void cadenza_chat(                                                          /* text */
+    const char *messages, size_t size, uint32_t generate, cadenza_result *answer);
+CADENZA_IMPORT("kv", "open") void cadenza_open(                                                             /* number */
+    const char *path, size_t size, uint32_t how, cadenza_result *answer);
+CADENZA_IMPORT("kv", "link") void cadenza_link(
+    cadenza_descriptor file, const char *path, size_t size, cadenza_result *answer);
+CADENZA_IMPORT("kv", "rename") void cadenza_rename(
+    const char *path, size_t size, const char *to, size_t to_size, cadenza_result *answer);
+CADENZA_IMPORT("kv", "unlink") void cadenza_unlink(const char *path, size_t size, cadenza_result *answer);
+CADENZA_IMPORT("kv", "entries") void cadenza_entries(const char *path, size_t size, cadenza_result *answer); /* entries */
+CADENZA_IMPORT("kv", "change-mode") void cadenza_change_mode(
+    cadenza_descriptor file, uint32_t mine, uint32_t others, cadenza_result *answer);
+CADENZA_IMPORT("kv", "change-grant") void cadenza_change_grant(
+    cadenza_descriptor file, const char *user, size_t size, uint32_t rights, cadenza_result *answer);
+CADENZA_IMPORT("kv", "extract") void cadenza_extract(                                                       /* number */
+    cadenza_descriptor file, const cadenza_range *ranges, size_t count, cadenza_result *answer);
+CADENZA_IMPORT("kv", "concat") void cadenza_concat(                                                         /* number */
+    const cadenza_descriptor *files, size_t count, cadenza_result *answer);
+CADENZA_IMPORT("kv", "relocate") void cadenza_relocate(cadenza_descriptor file, int32_t by, cadenza_result *answer);
+CADENZA_IMPORT("kv", "hide") void cadenza_hide(
+    cadenza_descriptor file, uint32_t first, uint32_t count, cadenza_result *answer);
+CADENZA_IMPORT("kv", "show") void cadenza_show(
+    cadenza_descriptor file, uint32_t first, uint32_t count, cadenza_result *answer);
+CADENZA_IMPORT("kv", "truncate") void cadenza_truncate(cadenza_descriptor file, uint32_t tokens, cadenza_result *answer);
+CADENZA_IMPORT("kv", "stat") void cadenza_stat(cadenza_descriptor file, cadenza_status_result *answer);
+CADENZA_IMPORT("kv", "tokens") void cadenza_file_tokens(                                                    /* tokens */
+    cadenza_descriptor file, uint32_t first, uint32_t count, cadenza_result *answer);
+CADENZA_IMPORT("kv", "positions") void cadenza_file_positions(                                              /* tokens */
+    cadenza_descriptor file, uint32_t first, uint32_t count, cadenza_result *answer);
+CADENZA_IMPORT("kv", "sync") void cadenza_sync(cadenza_descriptor file, cadenza_result *answer);            /* number */
+CADENZA_IMPORT("kv", "take-sync") void cadenza_take_sync(cadenza_handle sync, cadenza_result *answer);
+CADENZA_IMPORT("kv", "lock") void cadenza_lock(                                                             /* number */
+    cadenza_descriptor file, uint32_t exclusive, cadenza_result *answer);
 CADENZA_IMPORT("kv", "create") void cadenza_create(cadenza_result *answer);                                /* number */
 CADENZA_IMPORT("kv", "fork") void cadenza_fork(cadenza_descriptor file, cadenza_result *answer);           /* number */
 CADENZA_IMPORT("kv", "close") void cadenza_close_file(cadenza_descriptor file, cadenza_result *answer);
@@ -154,11 +260,39 @@ CADENZA_IMPORT("inference", "forward") void cadenza_forward(const cadenza_pass *
 CADENZA_IMPORT("inference", "take-pass") void cadenza_take_pass(cadenza_handle pass, cadenza_result *answer);
 CADENZA_IMPORT("inference", "decode") void cadenza_decode(const cadenza_run *run, cadenza_result *answer); /* number */
 CADENZA_IMPORT("inference", "take-tokens") void cadenza_take_tokens(cadenza_handle run, cadenza_result *answer);
+/* Blocks. Answers the token that came, or -1: cadenza_take_tokens tells how the run stands. */
+CADENZA_IMPORT("inference", "next-token") int32_t cadenza_next_token(cadenza_handle run);
 CADENZA_IMPORT("inference", "interject") void cadenza_interject(
     cadenza_handle run, const cadenza_token *tokens, size_t count, cadenza_result *answer);
 CADENZA_IMPORT("inference", "stop") void cadenza_stop(cadenza_handle run, cadenza_result *answer);
+CADENZA_IMPORT("inference", "verify") void cadenza_verify(const cadenza_draft *draft, cadenza_result *answer); /* number */
+CADENZA_IMPORT("inference", "take-verified") void cadenza_take_verified(                                   /* verdict */
+    cadenza_handle pass, cadenza_result *answer);
+/* kind: enum cadenza_grammar_kind; `source`: a text and its bytes, or texts and how many of CADENZA_CHOICES. */
+CADENZA_IMPORT("grammar", "compile") void cadenza_compile(                                                  /* number */
+    uint32_t kind, const void *source, size_t size, cadenza_result *answer);
+CADENZA_IMPORT("grammar", "take-grammar") void cadenza_take_grammar(cadenza_handle grammar, cadenza_result *answer);
+CADENZA_IMPORT("grammar", "fork") void cadenza_fork_grammar(cadenza_handle grammar, cadenza_result *answer); /* number */
+CADENZA_IMPORT("grammar", "advance") void cadenza_advance(
+    cadenza_handle grammar, const cadenza_token *tokens, size_t count, cadenza_result *answer);
+CADENZA_IMPORT("grammar", "roll-back") void cadenza_roll_back(
+    cadenza_handle grammar, uint32_t tokens, cadenza_result *answer);
+CADENZA_IMPORT("grammar", "status") void cadenza_grammar_now(cadenza_handle grammar, cadenza_result *answer); /* grammar */
+CADENZA_IMPORT("grammar", "forced") void cadenza_forced(cadenza_handle grammar, cadenza_result *answer);    /* tokens */
+CADENZA_IMPORT("channel", "publish") void cadenza_publish(                             /* number: how many get it */
+    const char *topic, size_t topic_size, const char *text, size_t size, cadenza_result *answer);
+CADENZA_IMPORT("channel", "subscribe") void cadenza_subscribe(                                              /* number */
+    const char *topic, size_t size, cadenza_result *answer);
+CADENZA_IMPORT("channel", "push") void cadenza_push(
+    const char *queue, size_t queue_size, const char *text, size_t size, cadenza_result *answer);
+CADENZA_IMPORT("channel", "pull") void cadenza_pull(const char *queue, size_t size, cadenza_result *answer); /* number */
+CADENZA_IMPORT("channel", "take-message") void cadenza_take_message(                                      /* received */
+    cadenza_handle source, cadenza_result *answer);
 CADENZA_IMPORT("channel", "send") void cadenza_send(const char *text, size_t size, cadenza_result *answer);
 CADENZA_IMPORT("channel", "receive") void cadenza_receive(cadenza_result *answer);                         /* number */
+CADENZA_IMPORT("tools", "catalog") void cadenza_catalog(cadenza_tools *answer);
+CADENZA_IMPORT("tools", "take-bytes") void cadenza_take_bytes(                                     /* text: base64 */
+    cadenza_handle call, uint32_t first, uint32_t count, cadenza_result *answer);
 /* A tool that the manifest names; `arguments`: a JSON object. */
 CADENZA_IMPORT("tools", "call") void cadenza_call_tool(                                                    /* number */
     const char *name, size_t name_size, const char *arguments, size_t size, uint32_t has_timeout, uint64_t timeout_ns,
@@ -173,6 +307,8 @@ _Static_assert(sizeof(cadenza_result) == 36 && sizeof(cadenza_error) == 12, "the
 _Static_assert(sizeof(cadenza_pass) == 96 && sizeof(cadenza_run) == 160 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");
 _Static_assert(sizeof(cadenza_sample) == 64 && sizeof(cadenza_probe) == 16 && sizeof(cadenza_probe_answer) == 24,
                "the canonical ABI's layout");
+_Static_assert(sizeof(cadenza_draft) == 120 && sizeof(cadenza_file_status) == 88 && sizeof(cadenza_status_result) == 96 &&
+               sizeof(cadenza_model_facts) == 44 && sizeof(cadenza_listed) == 16, "the canonical ABI's layout");
 
 /* --- the heap --- */
 extern unsigned char __heap_base;

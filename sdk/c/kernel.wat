@@ -102,6 +102,7 @@
     (export "take-pass" (func (param "pass" u32) (result (result $t13 (error $t10)))))
     (export "decode" (func (param "run" $t16) (result (result u32 (error $t10)))))
     (export "take-tokens" (func (param "run" u32) (result (result $t19 (error $t10)))))
+    (export "next-token" (func (param "run" u32) (result s32)))
     (export "interject" (func (param "run" u32) (param "tokens" (list u32)) (result (result  (error $t10)))))
     (export "stop" (func (param "run" u32) (result (result  (error $t10)))))
     (export "verify" (func (param "draft" $t20) (result (result u32 (error $t10)))))

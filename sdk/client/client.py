@@ -72,13 +72,15 @@ class Client:
     async def upload(
         self, source: Source, *, name: str = "", kind: str = "", progress: Progress | None = None, reuse: bool = False
     ) -> Image:
-        """Uploads a .py file, a zip or directory of modules, a .wasm component, or bytes of one of these. `reuse`: an
-        image of the same bytes, if the server has one, is answered without sending anything. Raises Invalid (a
-        syntax error, with file and line), LimitExceeded."""
+        """Uploads a .py file, a zip or directory of modules, a .wasm component, or bytes of one of these. `reuse`: if
+        the name stands for an image of the same bytes already, that is answered, and nothing is sent. Raises Invalid
+        (a syntax error, with file and line), LimitExceeded."""
         program = await asyncio.to_thread(read_program, source, name)
         if reuse:
             with suppress(NotFound):
-                return await self.image(program.digest)
+                known = await self.image(program.name or program.digest)
+                if known.digest == program.digest:
+                    return known
         request_id = secrets.token_hex(16)
 
         async def send() -> images_pb2.Image:

@@ -16,8 +16,12 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from benchmarks.calls.speaker import Speaker
 from cadenza.inferlets.async_calls.cml import CALL, END, HEAD, INTR, RESERVED, TRAP, Malformed, Parser, State
+from cadenza.inferlets.async_calls.rules import RULES
 from cadenza.kernel.device.batch import Int32
 from cadenza.kernel.device.local_link import LocalLink
+from cadenza.kernel.grammar.matcher import Beginning
+from cadenza.kernel.grammar.source import Source
+from cadenza.kernel.grammar.vocabulary import compiled
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.language import Language
 from cadenza.kernel.model.chat import ChatTemplate
@@ -30,13 +34,26 @@ TEMPLATE = "{%- for message in messages -%}{{- message['content'] -}}{%- endfor 
 INTERRUPT = re.compile(re.escape(INTR) + ".*?" + re.escape(END), re.DOTALL)
 STEP_MS = 8.0
 Script = Callable[[str], str]
-"""What follows, after the text behind the question mark: its first token is said."""
+"""What follows, after the text behind the question mark: said as long as nothing comes in between."""
 LIKELY = {
     State.OUTSIDE: [CALL] * 14 + [*"aaabbb"] + [TRAP] * 3 + [ENDS[1]],
-    State.OPENED: [HEAD] * 8 + [*"abcdefgh "] + [END],
-    State.CODE: [END] * 4 + [*"cdé "],
+    State.OPENED: [HEAD] * 8 + [*"abcdefgh "],
     State.TRAPPED: [END],
 }
+UNRULY = [*RESERVED, ENDS[1], "[", "]", "x", "(", '"']
+
+
+def likely(state: State, said: str) -> list[str]:
+    """What may follow as text; `said`: of the call so far."""
+    if state in (State.OUTSIDE, State.TRAPPED):
+        return LIKELY[state]
+    if said.count('"') % 2:
+        return [*'""x[é', END]
+    if said.endswith(")"):
+        return [END]
+    if "(" in said:
+        return [*'1")'] if said.endswith(("(", ",")) else [*"1)))", ","]
+    return ["("] if state is State.CODE and said else LIKELY[State.OPENED] if said else [*"fgh"]
 
 
 def language(*, reserved: bool) -> Language:
@@ -48,44 +65,47 @@ def language(*, reserved: bool) -> Language:
     plain.add_special_tokens([*ENDS, *(RESERVED if reserved else ())])
     begin, end = (plain.token_to_id(name) for name in ENDS)
     size = plain.get_vocab_size()
-    facts = ModelFacts("babbler", "0" * 64, size, 4096, (end,), begin)
+    facts = ModelFacts("babbler", "0" * 64, size, 16_384, (end,), begin)
     return Language(facts, Tokenizer(json.loads(plain.to_str()), size, [end], begin), ChatTemplate(TEMPLATE))
 
 
 class Babbler:
-    """What it says is a hash of all before it. With reserved tokens it does not care for the grammar: masks must; as
-    text it keeps it, since nothing else does. Called with all tokens before one, it gives that one."""
+    """What it says is a hash of all before it. It does not care for the grammar, masks must: with reserved tokens
+    never, as text one time in eight, since random letters make no calls. Called with all tokens before one, it gives
+    that one."""
 
     def __init__(self, words: Language, *, reserved: bool, script: Script | None = None) -> None:
         self._words, self._reserved, self._script = words, reserved, script
 
     def __call__(self, seen: Int32) -> list[int]:
-        return [self._next(seen)]
+        if self._script is None:
+            return [self._next(seen)]
+        tokenizer = self._words._need_tokenizer()
+        follows = self._script(tokenizer.decode(seen.tolist(), True).partition("?")[2])
+        return tokenizer.encode(follows, self._reserved or follows == ENDS[1])
 
     def _next(self, seen: Int32) -> int:
-        if self._script is not None:
-            said = self._words._need_tokenizer().decode(seen.tolist(), True).partition("?")[2]
-            follows = self._script(said)
-            return self._encode(follows, self._reserved or follows == ENDS[1])
         number = int.from_bytes(hashlib.blake2b(seen.tobytes(), digest_size=8).digest(), "little")
         if self._reserved and number % 16 == 0:
             return self._encode(RESERVED[number // 16 % len(RESERVED)], True)
         tokenizer = self._words._need_tokenizer()
         said = INTERRUPT.sub("", tokenizer.decode(seen.tolist(), True).partition("?")[2])
-        state, held = self._read(said)
-        words = [word for word in LIKELY[state] if word.startswith(held)]
+        parser = self._read(said)
+        words = UNRULY if number % 8 == 0 else likely(parser.state, parser._text + parser.held)
+        held = parser.held
+        words = [word[len(held):] for word in words if word.startswith(held) and word != held] or words
         word = words[number // 16 % len(words)]
         whole = self._reserved or word == ENDS[1]
-        return self._encode(word if whole else word[len(held)], whole)
+        return self._encode(word if whole else word[:1], whole)
 
-    def _read(self, said: str) -> tuple[State, str]:
-        """Where in the grammar this ends, and the beginning of a delimiter at its end."""
+    def _read(self, said: str) -> Parser:
+        """Where in the grammar this ends."""
         parser = Parser()
         try:
             parser.feed(said)
         except Malformed:                    # a row ahead of a sample that is void
-            return State.OUTSIDE, ""
-        return parser.state, parser.held
+            return Parser()
+        return parser
 
     def _encode(self, text: str, special: bool) -> int:
         return self._words._need_tokenizer().encode(text, special)[0]
@@ -99,6 +119,14 @@ def prepare() -> None:
     asyncio.run(once())
 
 
+def know_rules(kernel: Kernel, words: Language) -> None:
+    """As if somebody had compiled the library's grammar before: that takes a child process too."""
+    source, vocabulary = Source("lark", RULES), words.spelled()
+    made = compiled(vocabulary.tokenizer(), source.grammar())
+    assert not made.is_error(), made.get_error()
+    kernel.grammars._keep(("ada", source.digest), Beginning(made, len(vocabulary), len(vocabulary), vocabulary.stops))
+
+
 @asynccontextmanager
 async def babbling(*, reserved: bool, script: Script | None = None) -> AsyncIterator[Kernel]:
     """A kernel beside the babbler, or one who keeps to a script; nothing is left of it at the end."""
@@ -107,6 +135,8 @@ async def babbling(*, reserved: bool, script: Script | None = None) -> AsyncIter
     link = LocalLink(Speaker(babbler, words.facts.vocabulary_size, STEP_MS))
     with tempfile.TemporaryDirectory() as state:
         kernel = await assemble(link, words, Assembly(Path(state)))
+        if not reserved:
+            know_rules(kernel, words)
         try:
             yield kernel
         finally:

@@ -147,6 +147,17 @@ def test_a_call_without_an_id_tells_nobody() -> None:
     assert (found["text"], found["jobs"]) == ("[CALL]f(1)[END]so.", [[None, "f(1)", "7"]])
 
 
+@pytest.mark.parametrize("reserved", [True, False])
+def test_a_call_that_does_not_end_is_ended_for_it_and_the_model_goes_on(reserved: bool) -> None:
+    endless = "[CALL]a[HEAD]f('" + "x" * 4093
+    found = played([(0, endless), (0, "[END]"), (1, "so.")], [("f", 0.1, "7")], reserved=reserved, max_tokens=5000)
+    (identity, code, value), = found["jobs"]
+    assert (identity, len(code)) == ("a", 4096)
+    assert value.startswith("error: ")
+    assert found["text"].startswith(endless + "[END][INTR]a[HEAD]error: ")
+    assert (found["said"], found["finish"]) == ("so.", "ended")
+
+
 def test_an_id_that_is_in_use_is_refused() -> None:
     found = played([(0, CALL_A + "[CALL]a[HEAD]g(2)[END]" + TRAP), (1, TRAP), (2, "so.")],
                    [("f", 3.0, "7"), ("g", 0.1, "8")])

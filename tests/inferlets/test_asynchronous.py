@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from benchmarks.calls.world import upload
+from cadenza.inferlets.async_calls.cml import Code
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.virtual_clock import simulate
 from tests.inferlets.babbler import babbling, prepare
 
-PROGRAMS, TURNS, AT_ONCE = 100, 5, 50        # turns of each: a thousand in both tests together
+PROGRAMS, AT_ONCE = {True: 800, False: 200}, 50      # with reserved tokens, and as text
 
 RANDOM_PROGRAM = '''
 import asyncio, json, random
@@ -53,10 +54,7 @@ async def meddle(agent, source, said):
             agent.cancel(source.choice(agent._executor.pending).id)
 
 async def main(args):
-    for number in range(args.turns):
-        await turn(100 * args.seed + number, args.tokens)
-
-async def turn(seed, tokens):
+    seed, tokens = args.seed, args.tokens
     source = random.Random(seed)
     said, used = [], []
     agent = Asynchronous(
@@ -77,7 +75,7 @@ async def turn(seed, tokens):
     print(json.dumps({
         "finish": outcome.finish, "text": context_text, "interrupts": outcome.interrupts, "untold": speech.untold,
         "told": [written_interrupt(*each) for each in told], "traps": outcome.traps,
-        "jobs": [[job.id, job.value] for job in outcome.jobs],
+        "jobs": [[job.id, job.value] for job in outcome.jobs], "codes": [job.code for job in outcome.jobs],
         "told_results": [each for each in told if each[0] != "somebody"],
         "reserved": speech.notation.reserved,
     }))
@@ -86,12 +84,12 @@ async def turn(seed, tokens):
 
 
 async def reports(kernel: Kernel, first: int, count: int) -> list[dict[str, Any]]:
-    """Of all turns that came to their end; every tenth program is killed at some time."""
+    """Of all programs that came to their end; every tenth is killed at some time."""
     source = random.Random(first)
-    processes = [kernel.spawn("ada", "random", json.dumps({"seed": first + number, "turns": TURNS, "tokens": 120}))
+    processes = [kernel.spawn("ada", "random", json.dumps({"seed": 100 * (first + number), "tokens": 120}))
                  for number in range(count)]
     for process in processes[::10]:
-        asyncio.get_running_loop().call_later(source.uniform(0.05, 5.0), process.kill)
+        asyncio.get_running_loop().call_later(source.uniform(0.05, 2.0), process.kill)
     found = []
     for number, process in enumerate(processes):
         status = await process.ended()
@@ -126,14 +124,18 @@ def test_no_interrupt_is_lost_or_told_twice(reserved: bool) -> None:
     async def test() -> list[dict[str, Any]]:
         async with babbling(reserved=reserved) as kernel:
             await kernel.images.add("ada", upload(RANDOM_PROGRAM), name="random")
-            return [report for first in range(0, PROGRAMS, AT_ONCE)
+            return [report for first in range(0, PROGRAMS[reserved], AT_ONCE)
                     for report in await reports(kernel, first, AT_ONCE)]
     prepare()
     found = simulate(test())
-    assert 0.9 * PROGRAMS * TURNS <= len(found) < PROGRAMS * TURNS
+    assert 0.9 * PROGRAMS[reserved] <= len(found) < PROGRAMS[reserved]
+    calls = 0
     for report in found:
         assert report["reserved"] is reserved
         check(report)
+        if not reserved:
+            calls += len([Code.parse(code) for code in report["codes"]])
+    assert reserved or calls > len(found), "as text they are not only well-formed: they can be made"
     assert sum(report["interrupts"] for report in found) > 2 * len(found)
     assert sum(report["traps"] for report in found) > len(found) / 2
     assert {report["finish"] for report in found} >= {"ended", "length"}

@@ -73,6 +73,11 @@ speech = st.lists(
 )
 
 
+def splits(text: str) -> list[list[str]]:
+    """All ways to cut it."""
+    return [[text]] + [[text[:cut], *rest] for cut in range(1, len(text)) for rest in splits(text[cut:])]
+
+
 def overlaps(events: list[Event]) -> bool:
     """Whether writing the events makes a delimiter that none of them meant, as `[CA` before `LL]` does."""
     text = "".join(map(written, events))
@@ -98,10 +103,12 @@ def test_every_split_of_every_delimiter(token: str) -> None:
         CALL: f"a{CALL}f(){END}b", TRAP: f"a{TRAP}{END}b", END: f"{CALL}f(){END}b", HEAD: f"{CALL}x{HEAD}f(){END}",
         INTR: "",
     }[token]
-    for cut in range(1, len(token)):
-        place = whole.find(token) + cut
+    before, _, after = whole.partition(token)
+    for pieces in splits(token):
         if whole:
-            assert read([whole[:place], whole[place:]]) == read([whole])
+            assert read([before, *pieces, after]) == read([before + pieces[0], *pieces[1:-1], pieces[-1] * (
+                len(pieces) > 1) + after]) == read([whole])
+    for cut in range(1, len(token)):
         parser = Parser()
         assert parser.feed("x" + token[:cut]) == [Text("x")]
         assert parser.finish() == [Text(token[:cut])]
@@ -133,6 +140,17 @@ def test_what_the_masks_allow_ends_well() -> None:
         parser.finish()
 
 
+def test_a_call_that_does_not_end_is_told_to_whoever_listens() -> None:
+    parser = Parser()
+    parser.feed(CALL + "a" * (MOST_CODE_CHARACTERS - 1))
+    assert not parser.overlong
+    assert parser.text_allowed
+    parser.feed("aa")
+    assert parser.overlong
+    assert not parser.text_allowed
+    assert parser.feed(END) == [Call(None, "a" * (MOST_CODE_CHARACTERS + 1))]
+
+
 def test_critical_from_call_to_end() -> None:
     parser = Parser()
     seen = []
@@ -145,7 +163,7 @@ def test_critical_from_call_to_end() -> None:
 @pytest.mark.parametrize(
     "said",
     [END, HEAD, INTR, f"{CALL}a{CALL}", f"{TRAP}a{END}",
-     f"{CALL}a{HEAD}b{HEAD}", f"{CALL}{'a' * 65}{HEAD}", f"{CALL}{'a' * (MOST_CODE_CHARACTERS + 1)}", f"{TRAP}{TRAP}"],
+     f"{CALL}a{HEAD}b{HEAD}", f"{TRAP}{TRAP}"],
 )  # fmt: skip
 def test_malformed_is_refused(said: str) -> None:
     with pytest.raises(Malformed):
@@ -154,7 +172,7 @@ def test_malformed_is_refused(said: str) -> None:
 
 @pytest.mark.parametrize(("said", "call"), [
     (f"{CALL}{END}", Call(None, "")), (f"{CALL}a{HEAD}{END}", Call("a", "")),
-    (f"{CALL} {HEAD}f(){END}", Call(None, "f()")),
+    (f"{CALL} {HEAD}f(){END}", Call(None, "f()")), (f"{CALL}{'a' * 65}{HEAD}f(){END}", Call("a" * 64, "f()")),
 ])  # fmt: skip
 def test_a_call_without_code_or_name_is_a_call(said: str, call: Call) -> None:
     """It fails when it is run: a sampler that follows the grammar may well say it."""

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness import kernel_over, null_link
-from cadenza.inferlets.speculation.pace import MOST, PROBE_TOKENS, Pace
+from cadenza.inferlets.speculation.ngrams import Ngrams, Ways
+from cadenza.inferlets.speculation.pace import COMPARED_RATE, FIRST_PLAIN, MOST, PROBE_TOKENS, UNTIL_PAID, Pace
 from cadenza.inferlets.speculation.stream import Lookup, Stream
 from cadenza.inferlets.speculation.table import Table
 from cadenza.inferlets.speculation.tree import Tree, grow
@@ -94,6 +95,28 @@ def test_what_was_said_before_is_drafted() -> None:
     assert len(Lookup().draft(4)) == 0
 
 
+def test_the_model_of_n_grams_backs_off_and_drafts_the_likeliest_ways() -> None:
+    model = Ngrams([[1, 2, 3, 4, 5], [1, 2, 3, 4, 6], [1, 2, 3, 4, 5], [9, 2, 3, 7], [9, 2, 3, 7]])
+    assert model.likely((1, 2, 3)) == [(4, 1.0), (7, pytest.approx(0.16))]
+    assert model.likely((8, 8, 3)) == [(4, 3 / 5), (7, 2 / 5)], "nothing is known of what the first two mean"
+    assert model.likely((5,)) == []
+    ways = Ways(model)
+    ways.follow([0, 1, 2])
+    tree = ways.draft(4)
+    assert (tree.tokens[:3], tree.parents[:3]) == ([3, 4, 5], [0, 1, 2])
+    assert tree.way([3, 7]) == [1, 4]
+
+
+@given(st.lists(st.integers(0, 9), max_size=200), st.integers(0, 30))
+def test_a_draft_of_the_model_has_no_two_equal_children(text: list[int], size: int) -> None:
+    ways = Ways(Ngrams([text, text]))
+    ways.follow(text[:3])
+    tree = ways.draft(size)
+    children = list(zip(tree.parents, tree.tokens, strict=True))
+    assert len(children) == len(set(children)) <= size
+    assert all(parent < number for number, parent in enumerate(tree.parents, 1))
+
+
 # --- the pace ---
 
 def paced(accepts: bool, base: float, slope: float, passes: int = 60) -> Pace:
@@ -113,11 +136,23 @@ def test_the_draft_is_as_large_as_it_pays() -> None:
     assert paced(False, 0.011, 0.0).size() == 0
 
 
-def test_without_gain_decoding_is_plain_for_longer_and_longer() -> None:
+def test_without_gain_decoding_is_plain_until_a_draft_would_pay() -> None:
     pace = paced(False, 0.011, 0.001)
-    plain = [pace.plain_tokens() for _ in range(7)]
-    assert plain == sorted(plain)
-    assert plain[-1] == plain[-2] == 128
+    assert pace.plain_tokens() == UNTIL_PAID
+    pace = paced(True, 0.011, 0.001)
+    assert [pace.plain_tokens() for _ in range(3)] == [FIRST_PLAIN, 2 * FIRST_PLAIN, 4 * FIRST_PLAIN]
+    pace.passed(pace.size(), 0.011)
+    assert pace.plain_tokens() == FIRST_PLAIN
+
+
+def test_nobody_begins_because_he_was_lucky_once() -> None:
+    pace = Pace()
+    pace.decoded(8, 0.08)
+    pace.drafted(8, [1, 2, 3], COMPARED_RATE)
+    assert pace.size() == 0
+    for _ in range(4):
+        pace.drafted(8, [1, 2, 3], COMPARED_RATE)
+    assert pace.size() >= 3
 
 
 def test_now_and_then_it_is_seen_what_a_pass_takes() -> None:

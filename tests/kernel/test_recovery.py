@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from cadenza.kernel.limits import DEVICE_LOSSES_PER_PASS, DEVICE_RESTARTS, DEVICE_RESTARTS_WITHIN_SECONDS
+from cadenza.kernel.verification import Verdict
 from cadenza.kernel.virtual_clock import simulate
 from cadenza.kvfs.errors import DeviceLost
 from tests.kernel.test_engine import Bench, in_loop, unhurried
+from tests.kernel.test_guided_runs import Told
 from tests.kernel.test_memory import House, agent
 from tests.kernel.test_storage import WRITE, StoredBench
+from tests.kernel.test_verification import verify
 from tests.kernel.toy_device import MortalLink, next_token
 
 
@@ -166,6 +169,40 @@ def test_each_says_what_it_would_have_said_alone_whenever_the_device_dies(seed: 
         house.check_empty()
         assert house.engine.recovery.losses == 2
     simulate(test())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_states_interjections_and_stops_outlive_a_device(seed: int) -> None:
+    async def test() -> None:
+        chosen = random.Random(seed)
+        house = House("ours", pages=48, run_ahead=chosen.choice([1, 2, 4]), link=MortalLink)
+        programs = [Told(house, 100 * seed + number, chosen.choice([0.0, 1.0])) for number in range(6)]
+        living = [asyncio.ensure_future(program.live()) for program in programs]
+        await asyncio.sleep(chosen.uniform(0, 0.2))
+        house.link.die()  # type: ignore[attr-defined]
+        await asyncio.gather(*living)
+        house.check_empty()
+    simulate(test())
+
+
+def test_a_draft_is_verified_anew() -> None:
+    async def test() -> None:
+        bench = mortal()
+        file = bench.file()
+        said = unhurried([1, 2, 3], 3)
+        bench.forward(file, [1, 2])
+        await bench.settle()
+        draft = verify(bench, file, 3, ([9, said[0], said[1]], [0, 0, 2]))
+        await asyncio.sleep(0)
+        bench.link.die()
+        await bench.settle()
+        assert draft.take() == Verdict(said, 2, 4, "running")
+        bench.link.die()                                       # right after what was accepted has moved
+        again = bench.decode(file, said[2:], 2)
+        await bench.settle()
+        assert again.take().tokens == unhurried([1, 2, 3, *said], 2)
+        bench.check_all_returned()
+    in_loop(test)
 
 
 def test_what_is_on_disk_comes_from_there_and_a_sync_under_way_is_told(tmp_path: Path) -> None:

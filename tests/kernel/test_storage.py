@@ -28,15 +28,16 @@ class StoredBench(Bench):
     """A bench with a directory. `end` leaves it as kill -9 would: nothing is closed but the lock."""
 
     def __init__(self, directory: Path, *, host_pages: int = 16, limit: int = 1 << 20, model: str = FINGERPRINT,
-                 **options: Any) -> None:
-        self._directory, self._model, self._limit = directory, model, limit
+                 weights: str = "", **options: Any) -> None:
+        self._directory, self._model, self._limit, self._weights = directory, model, limit, weights
         super().__init__(host_pages=host_pages + STAGING_PAGES, **options)
         self.storage = Storage(self.store, self.pager, self.link.host)
         self.storage.restore()
 
     def new_tiers(self) -> Tiers:
         facts = self.device.facts
-        self.store = Store(self._directory, Layout(self._model, facts.page_bytes, facts.page_tokens), self._limit)
+        layout = Layout(self._model, facts.page_bytes, facts.page_tokens, self._weights)
+        self.store = Store(self._directory, layout, self._limit)
         return Tiers(self.files.pool, facts.host_pages - STAGING_PAGES, self.store)
 
     def open(self, path: str, flags: frozenset[str] = READ) -> File:
@@ -228,16 +229,22 @@ def test_a_damaged_page_fails_the_pass_that_reads_it_and_says_so(tmp_path: Path)
     in_loop(test)
 
 
-def test_a_file_of_another_model_is_listed_and_refused_with_both_fingerprints(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"model": "e" * 64}, r"f{12}.*e{12}"),
+    ({"weights": "int8"}, r"model f{12}, .*not model f{12} with int8 weights"),
+])
+def test_a_file_of_another_model_is_listed_and_refused_with_both_fingerprints(
+    tmp_path: Path, changed: dict[str, str], words: str
+) -> None:
     async def test() -> None:
         bench = StoredBench(tmp_path)
         file = bench.open("a", WRITE)
         await bench.say(file, [1, 2, 3], 1)
         await bench.sync(file)
         await bench.end()
-        other = StoredBench(tmp_path, model="e" * 64)
+        other = StoredBench(tmp_path, **changed)
         assert [entry.name for entry in other.files.entries("ada", "/home/ada")] == ["a"]
-        with pytest.raises(Unsupported, match=r"f{12}.*e{12}"):
+        with pytest.raises(Unsupported, match=words):
             other.open("a")
         other.files.rename("ada", "a", "kept")
         await other.end()

@@ -103,7 +103,7 @@ def test_accepted_tokens_stay_and_the_rest_goes() -> None:
         with pytest.raises(Busy):
             file.fork()
         await bench.settle()
-        assert draft.take() == Verdict(said[:4], 3, 8)
+        assert draft.take() == Verdict(said[:4], 3, 8, "running")
         assert file.tokens().tolist() == PROMPT + said[:3]
         assert file.positions().tolist() == list(range(6))
         assert (file.contiguous, file.exact, file.next_position, file.busy) == (True, True, 6, False)
@@ -168,7 +168,7 @@ def test_a_draft_that_finds_less_room_is_cut_from_its_end() -> None:
         await bench.settle()
         draft = verify(bench, file, PROMPT[-1], (said[:7], list(range(7))))
         await bench.settle()
-        assert draft.take() == Verdict(said[:4], 3, 4)
+        assert draft.take() == Verdict(said[:4], 3, 4, "running")
         assert file.tokens().tolist() == PROMPT + said[:3]
         bench.check_all_returned()
     asyncio.run(test())
@@ -224,7 +224,7 @@ def test_what_is_wrong_with_a_draft() -> None:
         assert not file.busy
         alone = verify(bench, file, 4, ([], []))
         await bench.settle()
-        assert alone.take() == Verdict(unhurried([4], 1), 0, 1)
+        assert alone.take() == Verdict(unhurried([4], 1), 0, 1, "running")
         bench.check_all_returned()
     asyncio.run(test())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,12 @@ def test_room_goes_back_to_the_disk(tmp_path: Path) -> None:
     assert contents(store, small) == [image(7).tobytes()]
     store.recount([])
     store.close()
+
+
+def test_a_layout_of_plain_weights_is_written_as_it_always_was() -> None:
+    assert LAYOUT.to_json() == {"fingerprint": "a" * 64, "page_bytes": 64, "page_tokens": 4}
+    other = replace(LAYOUT, weights="int8")
+    assert Layout(**other.to_json()) == other != Layout(**LAYOUT.to_json()) == LAYOUT
 
 
 def test_files_of_another_model_are_kept_and_not_touched(tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ class FakeImages:
             raise ZeroDivisionError("a secret")
         digest = hashlib.sha256(data).hexdigest()
         image = FakeImage(digest, name, kind or "python", owner, len(data), time.time())
-        return self.kept.setdefault((owner, digest), image)
+        self.kept[owner, digest] = image
+        return image
 
     def get(self, owner: str, reference: str) -> FakeImage:
         for image in self.list(owner):

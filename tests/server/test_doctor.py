@@ -52,6 +52,12 @@ def test_a_model_that_cannot_be_served_is_told_why(tmp_path: Path) -> None:
     (found,) = _model(str(tmp_path))
     assert found.verdict == "fault"
     assert "logit_scale (2.0)" in found.detail
+    (tmp_path / "config.json").write_text(json.dumps({**raw, "hidden_size": 128}))
+    (tmp_path / "model.safetensors").symlink_to(BUNDLED / "model.safetensors")
+    (found,) = _model(str(tmp_path))
+    assert ", 128] by config.json" in found.detail
+    assert found.detail.endswith(" more")
+    assert len(found.detail) < 2000
 
 
 def test_available_memory(tmp_path: Path) -> None:

@@ -246,8 +246,9 @@ def test_directories_have_one_digest(tmp_path: Path) -> None:
             one = await server.client.upload(tmp_path / "one")
             two = await server.client.upload(tmp_path / "two", reuse=True)
             assert one.name == "one"
-            assert one == two
-            assert server.kernel.images.added == 1
+            assert (two.name, two.digest) == ("two", one.digest)
+            assert await server.client.upload(tmp_path / "two", reuse=True) == two
+            assert server.kernel.images.added == 2
             with pytest.raises(Invalid, match=r"main\.py"):
                 await server.client.upload(tmp_path / "one" / "sub")
 

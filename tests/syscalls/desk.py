@@ -222,4 +222,4 @@ def a_run(file: int, tokens: list[int], **more: Any) -> dict[str, Any]:
 
 def a_draft(file: int, token: int, tokens: list[int], parents: list[int], **more: Any) -> dict[str, Any]:
     return {"file": file, "reads": [], "token": token, "tokens": tokens, "parents": parents, "sampler": a_sampler(),
-            "mask": None, "adapter": None, **more}
+            "mask": None, "adapter": None, "grammar": None, **more}

@@ -11,7 +11,7 @@ from cadenza.kernel.process import Process
 from cadenza.kvfs.errors import Busy, Invalid, LimitExceeded, NotFound, NotReady, Unsupported
 
 from .asking import decode, forward, sample
-from .desk import Desk, a_pass, a_run, a_sampler, in_loop
+from .desk import Desk, a_draft, a_pass, a_run, a_sampler, in_loop
 from .test_model_calls import END, desk_of_bytes
 
 
@@ -68,6 +68,26 @@ async def test_samples_of_a_pass_are_masked_and_the_grammar_stays() -> None:
             with pytest.raises(Invalid, match="hide"):
                 desk.ask(process, f"inference.{call}", {**request, "mask": {"tokens": [97], "allowed": True},
                                                         "grammar": grammar})
+
+
+@in_loop
+async def test_a_draft_is_verified_under_a_grammar_and_moves_it() -> None:
+    async with desk_of_bytes() as desk:
+        process = desk.spawn()
+        grammar = await compiled(desk, process, "regex", "abc")
+        file = desk.ask(process, "kv.create")
+        handle = desk.ask(process, "inference.verify", a_draft(file, 1, list(b"axbd"), [0, 0, 1, 3], grammar=grammar))
+        with pytest.raises(Busy):
+            desk.ask(process, "grammar.fork", grammar)
+        await desk.wait(process, handle)
+        assert desk.ask(process, "inference.take-verified", handle) == (list(b"abc"), 2, 3, "running")
+        assert status(desk, process, grammar) == (3, True, False)
+        handle = desk.ask(process, "inference.verify", a_draft(file, ord("c"), [END], [0], grammar=grammar))
+        await desk.wait(process, handle)
+        assert desk.ask(process, "inference.take-verified", handle) == ([END], 0, 1, "stop-token")
+        assert status(desk, process, grammar) == (4, True, True)
+        with pytest.raises(Invalid, match="hide"):
+            desk.ask(process, "inference.verify", a_draft(file, END, [], [], grammar=grammar))
 
 
 @in_loop

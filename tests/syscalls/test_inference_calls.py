@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
 import pytest
 
 from cadenza.kernel.device.null_device import HIDDEN_SIZE, CostModel
+from cadenza.kernel.process import Process
 from cadenza.kvfs.errors import Closed, Invalid, NotFound, NotReady
+from cadenza.syscalls.suspension import NextToken
 
 from .asking import decode, forward, probe, sample
 from .desk import Desk, a_draft, a_pass, a_run, a_sampler, in_loop
@@ -167,6 +170,72 @@ async def test_deliver_every_says_when_a_run_is_ready() -> None:
         assert desk.ask(process, "inference.take-tokens", handle)[:2] == ([], "length")
 
 
+async def tokens_one_by_one(desk: Desk, process: Process, run: int) -> list[int]:
+    """What `next-token` answers up to -1, asked again as soon as it has answered."""
+    said: list[int] = []
+    over = asyncio.Event()
+
+    def ask() -> None:
+        waiting = desk.ask(process, "inference.next-token", run)
+        if isinstance(waiting, NextToken):
+            waiting.subscribe(lambda: came(waiting.answer()))
+        else:
+            came(waiting)
+
+    def came(token: int) -> None:
+        said.append(token)
+        if token < 0:
+            over.set()
+        else:
+            ask()
+    ask()
+    await asyncio.wait_for(over.wait(), 20)
+    return said
+
+
+@in_loop
+async def test_the_next_token_is_waited_for_and_taken() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        expected, _ = await decode(desk, process, a_run(desk.ask(process, "kv.create"), [1], max_tokens=5))
+        before = process.tokens
+        run = desk.ask(process, "inference.decode", a_run(desk.ask(process, "kv.create"), [1], max_tokens=5))
+        desk.ask(process, "inference.next-token", run).abandon()
+        assert await tokens_one_by_one(desk, process, run) == [*expected[:4], -1]
+        assert process.tokens == before + 4
+        assert desk.ask(process, "inference.next-token", run) == -1, "it has ended: that is for take-tokens to say"
+        left = desk.ask(process, "inference.take-tokens", run)
+        assert (left.tokens, left.finish) == (expected[4:], "length")
+
+
+@in_loop
+async def test_what_next_token_cannot_say_is_left_for_take_tokens() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        run = desk.ask(process, "inference.decode",
+                       a_run(desk.ask(process, "kv.create"), [1], max_tokens=50, deliver_every=3))
+        assert await tokens_one_by_one(desk, process, run) == [-1]
+        assert len(desk.ask(process, "inference.take-tokens", run).tokens) >= 3
+        desk.ask(process, "events.close", run)
+        for handle in (run, desk.ask(process, "events.timer", 1)):
+            assert desk.ask(process, "inference.next-token", handle) == -1
+            with pytest.raises(NotFound):
+                desk.ask(process, "inference.take-tokens", handle)
+
+
+@in_loop
+async def test_next_token_leaves_what_was_put_in_to_take_tokens() -> None:
+    async with Desk() as desk:
+        process = desk.spawn()
+        run = desk.ask(process, "inference.decode", a_run(desk.ask(process, "kv.create"), [1], max_tokens=4))
+        desk.ask(process, "inference.interject", run, [8, 9])
+        [first, last] = await tokens_one_by_one(desk, process, run)
+        assert last == -1 < first
+        taken = desk.ask(process, "inference.take-tokens", run)
+        assert [(each.first, each.count) for each in taken.interjected] == [(0, 2)]
+        assert list(taken.tokens[:2]) == [8, 9]
+
+
 @in_loop
 async def test_stop_leaves_what_was_taken() -> None:
     async with Desk(cost=CostModel(fixed_ms=1.0)) as desk:
@@ -277,11 +346,11 @@ async def test_a_draft_is_verified_as_decoding_would_go_on() -> None:
         with pytest.raises(NotFound):
             desk.ask(process, "inference.take-pass", handle)
         await desk.wait(process, handle)
-        assert desk.ask(process, "inference.take-verified", handle) == (said[:4], 3, 6)
+        assert desk.ask(process, "inference.take-verified", handle) == (said[:4], 3, 6, "running")
         assert desk.ask(process, "kv.tokens", file, {"first": 0, "count": 5}).tolist() == [5, 6, *said[:3]]
         assert process.tokens == 6 + 4
         with pytest.raises(Invalid):
             desk.ask(process, "inference.verify", a_draft(file, said[3], [1, 2], [0, 2]))
         handle = desk.ask(process, "inference.verify", a_draft(file, said[3], [], [], sampler=hot))
         await desk.wait(process, handle)
-        assert desk.ask(process, "inference.take-verified", handle) == (said[4:5], 0, 1)
+        assert desk.ask(process, "inference.take-verified", handle) == (said[4:5], 0, 1, "running")

@@ -18,6 +18,8 @@ from cadenza.kernel.limits import (
     PASS_TOLD_TOKENS,
     PENALTY_MOST,
     PROBE_TOKENS,
+    RUN_MOVES,
+    RUN_STATES,
     SAMPLER_BIASES,
     STOP_SEQUENCE_TOKENS,
     STOP_SEQUENCES,
@@ -202,6 +204,22 @@ async def test_stop_tokens_of_a_run() -> None:
         desk.ask(process, "events.close", run)
         error = refused(desk, process, "inference.decode", a_run(file, [1], stop_tokens=[*most, 1]), str(STOP_TOKENS))
         assert error.limit == "stop_tokens"
+
+
+@in_loop
+async def test_states_and_moves_of_a_run() -> None:
+    def states(count: int, moves: int) -> list[dict[str, Any]]:
+        whole = {"mask": None, "moves": [], "otherwise": None, "open": True}
+        return [whole | {"moves": [{"token": n, "state": 0} for n in range(moves)]}, *[whole] * (count - 1)]
+
+    async with Desk(vocabulary_size=LARGE) as desk:
+        process = desk.spawn()
+        file = desk.ask(process, "kv.create")
+        run = desk.ask(process, "inference.decode", a_run(file, [1], states=states(RUN_STATES, RUN_MOVES)))
+        desk.ask(process, "events.close", run)
+        for asked in (states(RUN_STATES + 1, 0), states(1, RUN_MOVES + 1)):
+            error = refused(desk, process, "inference.decode", a_run(file, [1], states=asked), str(RUN_STATES))
+            assert error.limit == "states"
 
 
 @in_loop

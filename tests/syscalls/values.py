@@ -86,5 +86,8 @@ def _check_scalar(name: str, value: Any) -> None:
     elif name in BITS:
         assert isinstance(value, int | np.integer), f"{value!r} is no integer"
         assert 0 <= int(value) < 2 ** BITS[name], f"{value!r} is no {name}"
+    elif name == "s32":
+        assert isinstance(value, int | np.integer), f"{value!r} is no integer"
+        assert -(2**31) <= int(value) < 2**31, f"{value!r} is no {name}"
     else:
         assert isinstance(value, float | np.floating), f"{value!r} is no number"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import zipfile
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
@@ -59,6 +61,35 @@ async def main(args):
     print(done.tokens[0] == forced[0])
 """
 
+DRAFTS = """
+import cadenza
+from speculation.cacheback import Cacheback
+
+async def main(args):
+    pair = {"type": "object", "required": ["name", "age"], "additionalProperties": False,
+            "properties": {"name": {"enum": ["Vera", "Otto"]}, "age": {"type": "integer", "maximum": 99}}}
+    pairs = cadenza.Grammar.json_schema({"type": "array", "items": pair, "minItems": 12, "maxItems": 12})
+    await pairs.compile()
+    speculation, said = Cacheback(), []
+    speculation.pace.plain_seconds = 1.0                       # drafts pay at once, however slow the machine is
+    for options in ({}, {"speculation": speculation}, {"speculation": speculation}):
+        async with cadenza.Context() as context:
+            context.user("Who is there?")
+            grammar = pairs.fork()
+            answer = context.generate(400, sampler=cadenza.Sampler(0.7, seed=3), grammar=grammar, **options)
+            said.append((await answer.text(), answer.finish, grammar.tokens, grammar.ended))
+    print(said[0] == said[1] == said[2], said[0][1], speculation.accepted > 20)
+"""
+
+
+def drafting() -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        archive.writestr("main.py", DRAFTS)
+        for path in sorted((Path(__file__).parents[2] / "inferlets" / "speculation").glob("*.py")):
+            archive.writestr(f"speculation/{path.name}", path.read_text())
+    return written.getvalue()
+
 
 def test_programs_say_what_their_grammars_allow(tmp_path: Path) -> None:
     asked = schemas(8, seed=3)
@@ -75,6 +106,10 @@ def test_programs_say_what_their_grammars_allow(tmp_path: Path) -> None:
             assert rest[1:] == ["True", "0 True", "True"]
             for schema, text in zip(asked, json.loads(output(process, "message")), strict=True):
                 Draft202012Validator(schema).validate(json.loads(text))
+            await kernel.images.add("ada", drafting(), name="drafts")
+            process = kernel.spawn("ada", "drafts", "{}")
+            assert (await end_of(process)).ending == "finished", output(process, "error")
+            assert output(process).split() == ["True", "stop-token", "True"], "drafts change nothing but the time"
             kernel.recount()
             assert kernel.statistics()["grammars_compiled"] >= 8
         finally:

@@ -238,7 +238,10 @@ async def main(args):
 def test_images_outlive_the_daemon(tmp_path: Path) -> None:
     async def test() -> None:
         async with whole(tmp_path) as system:
-            image = await system.kernel.images.add("ada", b"def main(args):\n    print('again')\n", name="again")
+            source = b"def main(args):\n    print('again')\n"
+            for data in (source, b"def main(args):\n    print('changed')\n", source):   # and changed back
+                image = await system.kernel.images.add("ada", data, name="again")
+                assert system.kernel.images.get("ada", "again").digest == image.digest
         async with whole(tmp_path) as system:
             assert system.kernel.images.get("ada", "again").digest == image.digest
             process = system.kernel.spawn("ada", "again", "{}")

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cadenza.kernel.device.batch import PROBE_HIDDEN, Batch, DeviceFacts, Float32, Int32, Int64, StepResult, UInt8
+from cadenza.kernel.device.answers import Answers, Means, adapters_of_tokens
+from cadenza.kernel.device.batch import Batch, DeviceFacts, Int32, Int64, StepResult, UInt8
 from cadenza.kernel.device.flashinfer.cascade import CASCADE_BYTES, CASCADE_BYTES_OVER_GRAPH, Shared
 from cadenza.kernel.device.flashinfer.decodes import SIZES, Capture, GraphCapture, PaddedDecodes
 from cadenza.kernel.device.flashinfer.gpu_probing import probe
@@ -29,8 +30,7 @@ from cadenza.kernel.device.flashinfer.planned_attention import Kernels, Parts, P
 from cadenza.kernel.device.flashinfer.planning import beginnings, plain_rows, readings
 from cadenza.kernel.device.flashinfer.pool import Pool
 from cadenza.kernel.device.flashinfer.reading import Reading
-from cadenza.kernel.device.penalties import Histories
-from cadenza.kernel.device.torch_device import Model, TorchDevice, not_finite, opened, rows_of_adapters
+from cadenza.kernel.device.torch_device import Model, TorchDevice, opened
 from cadenza.kernel.limits import LANES
 from cadenza.kernel.model.adapter import check_shapes, read_adapter
 from cadenza.kernel.model.config import ModelConfig
@@ -40,7 +40,6 @@ from cadenza.kernel.model.operations import TorchOperations, torch_dtype
 from cadenza.kernel.model.weights import Progress, RandomWeights, no_progress
 from cadenza.kvfs.errors import Unsupported
 
-NO_SLOTS = np.zeros(0, np.int32)
 SCORED_ROWS = 512                        # whose logits are held at once: bounds them
 
 
@@ -87,7 +86,8 @@ class FlashInferDevice:
             self._decoder.adapters.device = device
             self._pool = Pool(config, pages, page_tokens, operations.held, device)
             self._lanes = torch.zeros(LANES, dtype=torch.int64, device=device)
-            self._histories = Histories()
+            self._answers = Answers(Means(self._decoder, device, lambda numbers: numbers, probe, sample,
+                                          self._pool.erase, SCORED_ROWS))  # fmt: skip
             self._windows = {sight.window: sight for sight in self._decoder.sights}
             self._padded = list(self._captured(config))
         self.facts = DeviceFacts(
@@ -121,11 +121,13 @@ class FlashInferDevice:
         assert not self._closed, "a step after close"
         TorchDevice.check(batch, self.facts, len(self._host))
         result = StepResult(batch.step)
-        self._histories.forget(batch.forgotten)
+        self._answers.forget(batch.forgotten)
         with torch.inference_mode():
             self._move(batch)
             if len(batch.tokens):
-                self._answer(batch, result)
+                self._answers.write(batch, self._forward(batch), result)
+                remembered = batch.sample_lanes >= 0
+                self._lanes[self._on(batch.sample_lanes[remembered])] = self._on(result.tokens[remembered])
             self._wait()
         result.seconds = perf_counter() - started
         return result
@@ -134,7 +136,7 @@ class FlashInferDevice:
         """Gives the memory back. Idempotent."""
         self._unpin()
         self._closed = True
-        for name in ("_padded", "_decoder", "_pool", "kernels"):
+        for name in ("_answers", "_padded", "_decoder", "_pool", "kernels"):
             self.__dict__.pop(name, None)
 
     def __enter__(self) -> FlashInferDevice:
@@ -144,6 +146,10 @@ class FlashInferDevice:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def ask_for_masks(self, ask: Callable[[], None]) -> None:
+        """See `LateMasking`."""
+        self._answers.ask_for_masks(ask)
 
     def load_adapter(self, slot: int, directory: Path) -> None:
         """See `Adapting`."""
@@ -182,40 +188,9 @@ class FlashInferDevice:
         if len(batch.copies):
             self._pool.copy(batch.copies)
 
-    def _answer(self, batch: Batch, result: StepResult) -> None:
-        """The head is computed only for tokens that a sampler or a probe looks at, once each, and for scores."""
-        adapters = np.repeat(batch.adapters, np.diff(batch.row_starts)) if len(batch.adapters) else NO_SLOTS
-        hidden = self._forward(batch, adapters)
-        self._spare(batch, hidden, np.arange(len(hidden)), result)
-        result.scores = self._scores(batch, hidden, adapters, result)
-        shown = batch.probe_kinds == PROBE_HIDDEN
-        asked, rows = np.unique(np.concatenate((batch.sample_tokens, batch.probe_tokens[~shown])), return_inverse=True)
-        logits = self._logits(batch, hidden, asked, adapters, result)
-        seen = np.empty(len(shown), np.int64)
-        seen[~shown], seen[shown] = rows[len(batch.sample_tokens) :], np.arange(shown.sum())
-        probe(batch, logits, self._decoder.normed(hidden[self._on(batch.probe_tokens[shown])]), seen, result)
-        result.tokens = sample(batch, logits, rows[: len(batch.sample_tokens)], self._histories)
-        remembered = batch.sample_lanes >= 0
-        self._lanes[self._on(batch.sample_lanes[remembered])] = self._on(result.tokens[remembered])
-
-    def _logits(self, batch: Batch, hidden: Tensor, asked: Int32, adapters: Int32, result: StepResult) -> Tensor:
-        """float32 [N, V] of the tokens `asked` [N]."""
-        self._decoder.adapters.choose(adapters[asked] if len(adapters) else NO_SLOTS)
-        logits = self._decoder.logits(hidden[self._on(asked)])
-        self._spare(batch, logits, asked.astype(np.int64), result)
-        return logits
-
-    def _scores(self, batch: Batch, hidden: Tensor, adapters: Int32, result: StepResult) -> Float32:
-        scores = np.empty(len(batch.score_tokens), np.float32)
-        for first in range(0, len(scores), SCORED_ROWS):
-            block = slice(first, first + SCORED_ROWS)
-            logits = self._logits(batch, hidden, batch.score_tokens[block], adapters, result)
-            target = logits.gather(1, self._on(batch.score_targets[block])[:, None])[:, 0]
-            scores[block] = (target - logits.logsumexp(1)).cpu().numpy()
-        return scores
-
-    def _forward(self, batch: Batch, adapters: Int32) -> Tensor:
+    def _forward(self, batch: Batch) -> Tensor:
         """Hidden states [T, hidden] of the batch's tokens; their K, V and positions are in the pages then."""
+        adapters = adapters_of_tokens(batch)
         self._pool.positions[batch.slots] = batch.positions
         self._decoder.adapters.choose(adapters)
         graph = self._graph(batch, adapters)
@@ -257,21 +232,6 @@ class FlashInferDevice:
         """The decoder over inputs of which some name lanes."""
         tokens = torch.where(tokens < 0, self._lanes[(-1 - tokens).clamp(min=0)], tokens)
         return self._decoder.forward(tokens, positions, attention)
-
-    def _spare(self, batch: Batch, numbers: Tensor, tokens: Int64, result: StepResult) -> None:
-        """Where some of `numbers` [N, ·], those of `tokens` [N], are not finite: if adapters made them, only their rows
-        fail, and their numbers are zero from now on; else the step does. Raises Internal."""
-        if bool(torch.isfinite(numbers).all()):
-            return
-        broken = tokens[(~torch.isfinite(numbers).all(1)).cpu().numpy()]
-        rows = rows_of_adapters(batch, broken)
-        if rows is None:
-            self._pool.erase(self._on(batch.slots))
-            raise not_finite(batch.step)
-        theirs = np.isin(np.repeat(np.arange(len(batch.adapters)), np.diff(batch.row_starts)), rows)      # [T]
-        self._pool.erase(self._on(batch.slots[theirs]))
-        numbers[torch.from_numpy(theirs[tokens]).to(numbers.device)] = 0.0
-        result.failed_rows = np.union1d(result.failed_rows, rows).astype(np.int32)
 
     def _on(self, numbers: Int32 | Int64) -> Tensor:
         """As int64, where the device computes."""

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from componentize_py_types import Err
 from wit_world.imports import inference as kernel
 
+from . import loop
 from .errors import checked, error_of
 from .events import Handle
 from .grammar import Grammar
@@ -261,7 +262,14 @@ class Run:
         """The tokens that came since the last time, one at least unless it has ended; sets `finish`."""
         if self.finish != "running":
             return []
-        await self.handle
+        # After its first tokens nothing is left to tell of its input: the rest may come in one call each.
+        if (self.computed_tokens or self.reused_tokens) and loop.running().idle:
+            token = kernel.next_token(self.handle.number)
+            if token >= 0:
+                self.interjected = []
+                return [token]
+        else:
+            await self.handle
         try:
             progress = kernel.take_tokens(self.handle.number)
         except Err as refusal:
@@ -300,11 +308,13 @@ class Run:
 @dataclass(frozen=True)
 class Verdict:
     """The drafted tokens that the model says, then one more. `accepted`: how many were drafted. `computed_tokens`:
-    rows of the pass, fewer than the draft has when the device had no more room."""
+    rows of the pass, fewer than the draft has when the device had no more room, or the grammar does not allow some.
+    `finish`: "running", or how the grammar ends it there."""
 
     tokens: list[int]
     accepted: int
     computed_tokens: int
+    finish: Finish
 
 
 class Verification:
@@ -312,7 +322,7 @@ class Verification:
     decoding would have said. `await verification.take()`; `file` then holds `token` and the accepted ones too.
 
     `drafted` is a tree: the parent of each token is `token`, 0, or the number, from 1 on, of one before it. The likely
-    ones come first.
+    ones come first. `grammar` stands behind `token`, and is moved by what the model says.
     """
 
     __slots__ = ("handle",)
@@ -328,6 +338,7 @@ class Verification:
         reads: Sequence[File] = (),
         mask: Mask | None = None,
         adapter: str | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
         """Submits it, and never blocks. Raises what `forward` raises."""
         self.handle = Handle(
@@ -341,6 +352,7 @@ class Verification:
                     sampler_of(sampler or Sampler()),
                     mask_of(mask),
                     adapter,
+                    None if grammar is None else grammar.handle.number,
                 )
             )
         )
@@ -352,7 +364,7 @@ class Verification:
             verdict = _take_verified(self.handle.number)
         finally:
             self.handle.close()
-        return Verdict(verdict.tokens, verdict.accepted, verdict.computed_tokens)
+        return Verdict(verdict.tokens, verdict.accepted, verdict.computed_tokens, FINISH[verdict.finish])
 
 
 def sampler_of(sampler: Sampler) -> kernel.Sampler:

@@ -57,11 +57,16 @@ class Loop(asyncio.AbstractEventLoop):
         self._window = 0
         self._closed = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing else is alive: the task that runs may block the program."""
+        return not (self._ready or self._awaited or self._timers)
+
     # --- the kernel's handles ---
 
     def until_ready(self, number: int, intent: events.Intent | None = None) -> Generator[Any, None, None]:
         """Suspends the running task until the handle is ready. Cancelling it leaves the handle open."""
-        if not (self._ready or self._awaited or self._timers):
+        if self.idle:
             wait_any([number], None, [intent] if intent else [])
             return
         future: asyncio.Future[None] = asyncio.Future(loop=self)

@@ -15,8 +15,11 @@ import torch
 from cadenza.kernel.device.batch import PROBE_LOGITS
 from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.model.config import ModelConfig
+from cadenza.kernel.model.decoder import Begun
 from cadenza.kernel.model.linear import QuantisedLinear
-from cadenza.kernel.model.native import NativeInt8Linear, NativeLinear, Scratch
+from cadenza.kernel.model.native import NativeInt8Linear, NativeLinear, NativeOperations, Scratch
+from cadenza.kernel.model.recordings import Recordings
+from cadenza.kernel.model.rope import Rotation
 from cadenza.kernel.model.weights import RandomWeights
 from cadenza.kernel.native.build import library
 from cadenza.kernel.native.library_unsafe import Kernels
@@ -129,6 +132,54 @@ def test_greedy_tokens_do_not_depend_on_the_batch_or_on_threads(kernels: Kernels
             made.append(tokens)
     kernels.use_threads(1)
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("config", [CONFIG, PARTICULAR, WIDE], ids=["plain", "particular", "wide"])
+def test_steps_that_are_replayed_are_the_oracle_too(config: ModelConfig, kernels: Kernels) -> None:
+    """Decodes of two files, between which the memory of a step grows, and then one row of two tokens."""
+    random = np.random.default_rng(7)
+    prompts = [[int(token) for token in random.integers(0, config.vocabulary_size, count)] for count in (30, 61, 80)]
+    found = []
+    for dtype, path in (("float32", None), ("bfloat16", kernels)):
+        with device(config, dtype, path) as computed:
+            driver, files = Driver(computed), [File(), File(), File()]
+            driver.step([Row(files[0], prompts[0]), Row(files[1], prompts[1])])
+            steps = [logits(driver, [Row(files[0], [n]), Row(files[1], [n + 1])]) for n in range(4)]
+            driver.step([Row(files[2], prompts[2])])
+            steps += [logits(driver, [Row(files[1], [n]), Row(files[2], [n + 1])]) for n in range(4)]
+            steps += [logits(driver, [Row(files[1], [n, n + 3])]) for n in range(4)]
+            found.append(np.concatenate(steps))
+    expected, replayed = found
+    assert np.abs(replayed - expected).max() < 0.03 * np.abs(expected).max()
+
+
+# --- recording ---
+
+
+def test_what_was_recorded_is_done_again_by_kernels_alone(kernels: Kernels) -> None:
+    operations = NativeOperations("bfloat16", kernels)
+    recordings, norm = Recordings(operations), operations.norm(torch.ones(8), 1e-6)
+    asked = []
+
+    def layers(begun: Begun) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append("kernels")
+        return norm.after(begun.x, None)
+
+    def by_torch(begun: Begun) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append("torch")
+        return norm.after(begun.x + 1, None)
+
+    def begun(value: float) -> Begun:
+        angles = Rotation(torch.zeros(2, 1, 4), torch.zeros(2, 1, 4))
+        return Begun(torch.tensor([[value] * 8, [1.0, -value] * 4]), angles, angles)
+
+    for act, key in ((layers, (2, 1)), (by_torch, (2, 2))):
+        for value in (3.0, 5.0, 7.0, 9.0):
+            x = begun(value).x + (act is by_torch)
+            expected = x / (x.square().mean(1, keepdim=True) + 1e-6).sqrt()
+            torch.testing.assert_close(recordings(key, begun(value), act)[1], expected)
+    assert asked.count("torch") == 4
+    assert asked.count("kernels") <= 2, "the first may find that its memory has to grow"
 
 
 # --- compiling ---

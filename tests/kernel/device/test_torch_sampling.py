@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cadenza.kernel.device.batch import LateMasking
 from cadenza.kernel.device.sampling import draw, masked, uniforms
 
 from .dense import CONFIG, dense_logits, small_device
 from .driver import Driver, File, Row, Sampler
+from .reference_kernels import flash_device
 
 NEAR = 1e-5      # of a boundary: there rounding may decide
 
@@ -180,8 +184,10 @@ def test_a_mask_is_never_violated_in_the_step(driver: Driver) -> None:
     assert set(tokens) == set(allowed)
 
 
-def test_masks_that_come_late_are_asked_for_before_they_are_read() -> None:
-    with small_device() as device:
+@pytest.mark.parametrize("make", [small_device, flash_device, partial(flash_device, padding=True)])
+def test_masks_that_come_late_are_asked_for_before_they_are_read(make: Callable[[], Any]) -> None:
+    with make() as device:
+        assert isinstance(device, LateMasking)
         batch = Driver(device).batch([Row(File(), [1, 2, 3], samples=[(2, Sampler(allowed=[0, 1, 2, 3]))])], [])
         batch.late_masks = np.array([0], np.int32)
         asked = []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -227,6 +228,7 @@ def test_a_lost_worker_is_started_again_over_the_same_host_tier() -> None:
 
 def test_close_does_not_wait_for_a_long_step_and_leaves_nothing() -> None:
     async def main() -> None:
+        gc.collect()        # what earlier tests have left would go in the midst of this one
         before = descriptors()
         link = await WorkerLink.start(NullConfig(fixed_ms=3_600_000, sleep=True))
         kernel = Kernel(link)

@@ -10,7 +10,7 @@ from typing import Any
 from cadenza.kernel.limits import ProcessLimits
 from cadenza.kernel.wasm import wit
 from cadenza.kernel.wasm.guest import Guest
-from cadenza.kernel.wasm.runtime import CompileLimits, Program, WasmRuntime
+from cadenza.kernel.wasm.runtime import CompileLimits, NativeCalls, Program, WasmRuntime
 from cadenza.kernel.wasm.seams import Advance, Handler, Outcome, Suspension
 from cadenza.kvfs.errors import NotFound
 
@@ -82,13 +82,14 @@ class Already(Waiting):
         wake()
 
 
-def runtime(cache: Path, compile_limits: CompileLimits | None = None, /, **given: Handler) -> WasmRuntime:
+def runtime(cache: Path, compile_limits: CompileLimits | None = None, native: NativeCalls | None = None, /,
+            **given: Handler) -> WasmRuntime:  # fmt: skip
     """`given`: handlers by their names with underscores; every other one answers NotFound."""
     def missing(*_: Any) -> Any:
         raise NotFound("this test has no such handler")
     handlers = {wit.plain_name(interface): {name: given.get(name.replace("-", "_"), missing) for name in functions}
                 for interface, functions in ABI.functions.items()}
-    return WasmRuntime(handlers, cache, WIT.read_text(), compile_limits)
+    return WasmRuntime(handlers, cache, WIT.read_text(), compile_limits, native)
 
 
 class Running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from cadenza.kernel.tools import ToolResult
 from cadenza.kernel.wasm.seams import Outcome
 
 from .component_text import kernel_imports
-from .guests import run, runtime
+from .guests import ABI, run, runtime
 
 SDK = Path(__file__).parents[3] / "sdk" / "c"
 
@@ -71,6 +72,83 @@ class Decoding:
 def test_kernel_wat_is_what_the_wit_says() -> None:
     assert (SDK / "kernel.wat").read_text() == kernel_imports(), \
         "run: PYTHONPATH=src python -m tests.kernel.wasm.component_text > sdk/c/kernel.wat"
+
+
+def test_the_header_has_every_system_call_and_its_types_are_those_of_the_wit(
+    cache: Path, build: Any, tmp_path: Path
+) -> None:
+    header = (SDK / "cadenza.h").read_text()
+    known = {(interface, name): function for interface, name, function in
+             re.findall(r'CADENZA_IMPORT\("([^"]+)", "([^"]+)"\) \w+ (\w+)\(', header)}
+    wanted = {(interface.removeprefix("cadenza:kernel/").partition("@")[0], name)
+              for interface, functions in ABI.functions.items() for name in functions}
+    assert known.keys() == wanted
+    source = tmp_path / "program.c"
+    taken = ", ".join(f"(void *){function}" for function in known.values())
+    source.write_text(f'#include "cadenza.h"\nvoid *volatile all[] = {{{taken}}};\n'
+                      "const char *cadenza_main(void) { return all[0] ? 0 : \"no\"; }\n")
+
+    async def main() -> Outcome:
+        with runtime(cache) as made:
+            return await run(made, build([source]))
+    assert asyncio.run(main()) == Outcome("finished")
+
+
+VERIFYING = """
+#include "cadenza.h"
+const char *cadenza_main(void) {
+  cadenza_result a;
+  cadenza_token drafted[] = {5, 6}, parents[] = {0, 1};
+  cadenza_draft draft = {.file = 3, .token = 4, .tokens = {drafted, 2}, .parents = {parents, 2},
+                         .sampler = {.top_p = 1, .seed = 7}, .adapter = {true, {"a", 1}}};
+  cadenza_verify(&draft, &a);
+  cadenza_need(&a);
+  cadenza_take_verified(a.number, &a);
+  cadenza_need(&a);
+  if (a.verdict.accepted != 2 || a.verdict.computed_tokens != 3 || a.verdict.tokens.at[2] != 9) return "no verdict";
+  cadenza_status_result now;
+  cadenza_stat(3, &now);
+  if (now.failed || now.status.created_ns != 1ull << 40 || now.status.others != CADENZA_READ || !now.status.durable ||
+      now.status.grants.at[0].rights != (CADENZA_READ | CADENZA_APPEND)) return "no status";
+  cadenza_print_text(now.status.paths.at[1]);
+  cadenza_text choices[] = {{"yes", 3}, {"no", 2}};
+  cadenza_compile(CADENZA_CHOICES, choices, 2, &a);
+  cadenza_need(&a);
+  cadenza_take_message(a.number, &a);
+  if (a.failed || !a.received.present || a.received.message.lost != 8) return "no message";
+  cadenza_print_text(a.received.message.text);
+  return 0;
+}
+"""
+
+
+def test_records_lie_where_the_header_says(cache: Path, build: Any, tmp_path: Path) -> None:
+    asked: list[Any] = []
+    said: list[str] = []
+    status = SimpleNamespace(
+        tokens=1, hidden=0, pages=1, next_position=1, shared_pages=0, paths=["/home/a", "/home/b"], busy=False,
+        owner="ada", mine=frozenset({"read"}), others=frozenset({"read"}),
+        grants=[SimpleNamespace(user="bob", rights=frozenset({"read", "append"}))], exactness="exact",
+        fingerprint="f", durable=True, created_ns=1 << 40, modified_ns=2)
+    handlers: dict[str, Any] = {
+        "verify": lambda _, draft: asked.append(draft) or 7, "stat": lambda _, file: status,
+        "take_verified": lambda _, pass_: SimpleNamespace(tokens=[5, 6, 9], accepted=2, computed_tokens=3),
+        "compile": lambda _, source: asked.append(source) or 8, "log": lambda _, to, text: said.append(text),
+        "take_message": lambda _, source: SimpleNamespace(text="hello", lost=8),
+    }
+    source = tmp_path / "verifying.c"
+    source.write_text(VERIFYING)
+
+    async def main() -> Outcome:
+        with runtime(cache, **handlers) as made:
+            return await run(made, build([source]))
+
+    assert asyncio.run(main()) == Outcome("finished")
+    draft, grammar = asked
+    assert (draft.file, draft.token, draft.tokens.tolist(), draft.parents.tolist()) == (3, 4, [5, 6], [0, 1])
+    assert (draft.sampler.seed, draft.sampler.penalties, draft.mask, draft.adapter) == (7, None, None, "a")
+    assert (grammar.name, grammar.value) == ("choices", ["yes", "no"])
+    assert said == ["/home/b", "hello"]
 
 
 def test_the_example_completes_its_prompt(cache: Path, build: Any) -> None:

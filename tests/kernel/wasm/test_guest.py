@@ -14,8 +14,8 @@ import pytest
 
 from cadenza.kernel.limits import SLICE_CALLS, ProcessLimits
 from cadenza.kernel.wasm.fiber_unsafe import living
-from cadenza.kernel.wasm.runtime import WasmRuntime
-from cadenza.kernel.wasm.seams import Advance, ExitGuest, Handler, Outcome, quick
+from cadenza.kernel.wasm.runtime import NativeCalls, WasmRuntime, native_calls
+from cadenza.kernel.wasm.seams import Advance, ExitGuest, Handler, Outcome, blocking, quick
 from cadenza.kvfs.errors import Busy, CadenzaError, Denied
 
 from .guests import (
@@ -54,6 +54,11 @@ BLOCKS_TWICE = guest_program(entry(
     WAIT,
     f"(i32.store (i32.const 512) (i32.const 7)) {BLOCK}"
     f"(i32.store (i32.const 512) (i32.load (i32.load (i32.const 1028)))) {BLOCK} {OK}"), "events wait")
+# Traps unless it is answered first 5, then -1.
+COUNTS = guest_program(entry(
+    '(import "inference" "next-token" (func $next (param i32) (result i32)))',
+    "(if (i32.ne (call $next (i32.const -2)) (i32.const 5)) (then unreachable))"
+    f"(if (i32.ne (call $next (i32.const 7)) (i32.const -1)) (then unreachable)) {OK}"), "inference next-token")
 # Blocks, and fails with the error's message if there is one.
 BLOCKS = guest_program(entry(
     WAIT, f"{BLOCK} (if (result i32) (i32.load8_u (i32.const 1024)) (then {failing('1032', '1036')}) (else {OK}))"),
@@ -61,10 +66,11 @@ BLOCKS = guest_program(entry(
 
 
 class Host:
-    """Runs guests whose handlers are asked on the event loop's stack, or on the guest's own."""
+    """Runs guests whose handlers are asked on the event loop's stack, or on the guest's own; or whose calls are
+    recorded without Python, as far as their arguments are numbers."""
 
-    def __init__(self, cache: Path, mark: Callable[[Handler], Handler]) -> None:
-        self._cache, self._mark = cache, mark
+    def __init__(self, cache: Path, mark: Callable[[Handler], Handler], native: NativeCalls | None = None) -> None:
+        self._cache, self._mark, self._native = cache, mark, native
 
     def drive(self, test: Callable[[Any], Coroutine[Any, Any, None]], **handlers: Handler) -> None:
         async def main() -> None:
@@ -80,12 +86,16 @@ class Host:
         return asyncio.run(main())
 
     def _runtime(self, handlers: dict[str, Handler]) -> WasmRuntime:
-        return runtime(self._cache, None, **{name: self._mark(partial(each)) for name, each in handlers.items()})
+        marked = {name: self._mark(partial(each)) for name, each in handlers.items()}
+        return runtime(self._cache, None, self._native, **marked)
 
 
-@pytest.fixture(params=[lambda handler: handler, quick], ids=["plain", "quick"])
+@pytest.fixture(params=[lambda handler: handler, quick, blocking], ids=["plain", "quick", "native"])
 def host(request: pytest.FixtureRequest, cache: Path) -> Host:
-    return Host(cache, request.param)
+    if request.param is not blocking:
+        return Host(cache, request.param)
+    native = native_calls(cache.parent)
+    return Host(cache, blocking, native) if native is not None else pytest.skip("there is no C compiler")
 
 
 def raising(error: BaseException) -> Handler:
@@ -133,6 +143,34 @@ def test_a_handler_may_kill_its_own_guest(host: Host) -> None:
         process.guest = running.guest
         assert await running.task == Outcome("killed", 9)
     host.drive(test, pid=lambda p: p.guest.kill(Outcome("killed", 9)) or 5)
+
+
+def test_numbers_are_answered_later(host: Host) -> None:
+    """Of two guests at once, whose calls must not mix."""
+    waits: dict[Any, list[tuple[int, Waiting]]] = {"ada": [], "bob": []}
+
+    def next_token(process: str, run: int) -> Waiting:
+        waits[process].append((run, Waiting()))
+        return waits[process][-1][1]
+
+    async def test(wasm: Any) -> None:
+        program = await wasm.load(COUNTS)
+        running = {name: Running(wasm, program, name) for name in waits}
+        for answer in (5, -1):
+            await asyncio.sleep(0)
+            assert {calls[-1][0] for calls in waits.values()} == {2**32 - 2 if answer == 5 else 7}
+            for name, guest in running.items():
+                assert guest.guest.advance() is Advance.BLOCKED
+                waits[name][-1][1].resolve(answer)
+        assert [await each.task for each in running.values()] == [FINISHED, FINISHED]
+        assert [len(calls) for calls in waits.values()] == [2, 2]
+    host.drive(test, next_token=next_token)
+
+
+def test_numbers_are_answered_at_once(host: Host) -> None:
+    answers = [5, -1]
+    assert host.outcome(COUNTS, next_token=lambda process, run: answers.pop(0)) == FINISHED
+    assert host.outcome(COUNTS, next_token=lambda process, run: 6).ending == "trapped"
 
 
 def test_a_call_is_answered_later(host: Host) -> None:

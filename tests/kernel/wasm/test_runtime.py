@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from cadenza.kernel.limits import IMAGE_BYTES, ProcessLimits
+from cadenza.kernel.interpreter import Interpreter
+from cadenza.kernel.limits import COMPILE_WALL_SECONDS, IMAGE_BYTES, INTERPRETER_WALL_SECONDS, ProcessLimits
 from cadenza.kernel.wasm import wit
 from cadenza.kernel.wasm.runtime import CompileLimits, Program, WasmRuntime, WasmStatistics
 from cadenza.kernel.wasm.seams import Outcome
@@ -136,6 +137,22 @@ def test_a_compile_bomb_is_refused_and_stops_nobody(tmp_path: Path, limits: Comp
                 assert await run(made, PLAIN) == Outcome("finished")
     asyncio.run(main())
     assert list(cache.glob("compile-*")) == []
+
+
+def test_the_interpreter_has_more_time_than_an_upload_and_no_more_of_the_cpu(tmp_path: Path) -> None:
+    async def main() -> None:
+        own = tmp_path / "own.wasm"
+        with runtime(tmp_path / "cache", CompileLimits(wall_seconds=0.01)) as made:
+            with pytest.raises(LimitExceeded, match=r"over 0\.01 s \(COMPILE_WALL_SECONDS\)"):
+                await made.load(PLAIN)
+            own.write_bytes(PLAIN)
+            assert await Interpreter(own, made).program() is await made.load(PLAIN)
+        with runtime(tmp_path / "cache", CompileLimits(cpu_seconds=1)) as made:
+            own.write_bytes(bomb())
+            with pytest.raises(LimitExceeded, match="COMPILE_SECONDS"):
+                await Interpreter(own, made).program()
+    asyncio.run(main())
+    assert INTERPRETER_WALL_SECONDS > 10 * COMPILE_WALL_SECONDS
 
 
 def test_a_program_is_compiled_once(tmp_path: Path) -> None:

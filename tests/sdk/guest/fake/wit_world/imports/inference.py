@@ -7,8 +7,10 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any
 
+from wit_world.imports import events
 from wit_world.imports.types import refuse
-from wit_world.toy import next_token, toy
+from wit_world.toy import next_token as following
+from wit_world.toy import toy
 
 
 def record(name: str, fields: str) -> Any:
@@ -38,8 +40,8 @@ ProbeAnswer_Top, ProbeAnswer_Logits = record("ProbeAnswer_Top", "value"), record
 ProbeAnswer_Entropy = record("ProbeAnswer_Entropy", "value")
 ProbeAnswer_LogProbabilities = record("ProbeAnswer_LogProbabilities", "value")
 Finish = Enum("Finish", "RUNNING STOP_TOKEN STOP_SEQUENCE LENGTH CONTEXT_FULL STOPPED GRAMMAR_END", start=0)
-Draft = record("Draft", "file reads token tokens parents sampler mask adapter")
-Verdict = record("Verdict", "tokens accepted computed_tokens")
+Draft = record("Draft", "file reads token tokens parents sampler mask adapter grammar")
+Verdict = record("Verdict", "tokens accepted computed_tokens finish")
 
 
 def begin(file: int, tokens: list[int]) -> list[int]:
@@ -56,16 +58,16 @@ def begin(file: int, tokens: list[int]) -> list[int]:
 def forward(pass_: Any) -> int:
     content = begin(pass_.file, pass_.tokens)
     answers = [answer(request.probe, pass_.tokens[request.row]) for request in pass_.probes]
-    sampled = [next_token(pass_.tokens[request.row], 0) for request in pass_.samples]
+    sampled = [following(pass_.tokens[request.row], 0) for request in pass_.samples]
     scored = [] if pass_.scores_from is None else pass_.tokens[pass_.scores_from :]
-    scores = [-0.1 if after == next_token(token, 0) else -3.0 for token, after in pairwise(scored)]
+    scores = [-0.1 if after == following(token, 0) else -3.0 for token, after in pairwise(scored)]
     done = PassCompletion(sampled, answers, len(pass_.tokens), 0, scores)
     held = {"file": pass_.file, "content": content, "tokens": pass_.tokens, "done": done}
     return toy.handle(held, toy.now + len(pass_.tokens))
 
 
 def answer(probe: Any, token: int) -> Any:
-    likely = next_token(token, 0)
+    likely = following(token, 0)
     if isinstance(probe, Probe_Top):
         return ProbeAnswer_Top(TopTokens([likely], [-0.1], 0.1))
     if isinstance(probe, Probe_Hidden):
@@ -93,7 +95,7 @@ def decode(run: Any) -> int:
     while len(said) < run.max_tokens:
         last = said[-1] if said else run.tokens[-1]
         seed = run.sampler.seed if run.sampler.temperature else 0
-        said.append(next_token(last, seed) if script is None else script[len(said)])
+        said.append(following(last, seed) if script is None else script[len(said)])
         if said[-1] in run.stop_tokens:
             finish = Finish.STOP_TOKEN
             break
@@ -111,6 +113,14 @@ def take_tokens(run: int) -> Any:
         return Progress(tokens, Finish.RUNNING, len(held["run"].tokens), 0, [])
     settle(held)
     return Progress(tokens, held["finish"], len(held["run"].tokens), 0, [])
+
+
+def next_token(run: int) -> int:
+    events.wait([run], events.Until.ANY, None, [])
+    held = toy.get(toy.held, run)
+    if toy.now - held["began"] >= len(held["said"]) or toy.now - held["began"] - held["taken"] != 1:
+        return -1
+    return int(take_tokens(run).tokens[0])
 
 
 def settle(held: dict[str, Any]) -> None:
@@ -132,12 +142,12 @@ def interject(run: int, tokens: list[int]) -> None:
 def verify(draft: Any) -> int:
     """The toy goes on by the last token, so a draft is accepted as far as it does."""
     content = begin(draft.file, [draft.token])
-    said, at = [next_token(draft.token, 0)], 0
+    said, at = [following(draft.token, 0)], 0
     for number, (token, parent) in enumerate(zip(draft.tokens, draft.parents, strict=True), 1):
         if parent == at and token == said[-1]:
             at = number
-            said.append(next_token(token, 0))
-    verdict = Verdict(said, len(said) - 1, 1 + len(draft.tokens))
+            said.append(following(token, 0))
+    verdict = Verdict(said, len(said) - 1, 1 + len(draft.tokens), Finish.RUNNING)
     held = {"file": draft.file, "content": content, "tokens": [draft.token, *said[:-1]], "done": verdict}
     return toy.handle(held, toy.now + 1)
 
