@@ -78,7 +78,7 @@ class Decodes:
         self._runs: dict[int, Run] = {}                  # by lane
         self._pages: dict[int, Int32] = {}               # of those that are in
         self._group = NOBODY.group                       # of the last step
-        self._full: list[Run] = []                       # whose page is, or was when they left
+        self._full: dict[Run, None] = {}                 # whose page is, or was when they left
         self._turned = False                             # somebody has entered since, maybe with another page
 
     def enter(self, run: Run, position: int, left: int, adapter: int) -> None:
@@ -103,11 +103,12 @@ class Decodes:
         """It is over, and its lane somebody else's. Idempotent."""
         if self._runs.get(run.lane) is run:
             del self._runs[run.lane]
-            self._group, self._full = NOBODY.group, [each for each in self._full if each is not run]
+            self._group = NOBODY.group
+            self._full.pop(run, None)
 
     def _turn_pages(self) -> None:
         """Those whose page is full have another. Who gets none without asking somebody to make room leaves."""
-        full, self._full = self._full, []
+        full, self._full = self._full, {}
         runs: dict[str, list[Run]] = {}
         for run in full:
             if run.steady:
@@ -167,5 +168,5 @@ class Decodes:
             if columns[LEFT, number] == 1:
                 group.runs[number].catch_up()
             else:
-                self._full.append(group.runs[number])
+                self._full[group.runs[number]] = None
         return Going(group, columns)
