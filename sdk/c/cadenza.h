@@ -113,8 +113,9 @@ typedef struct {                                                         /* reco
   cadenza_sampler sampler;
   cadenza_mask mask;
   cadenza_name adapter;
+  struct { bool present; cadenza_handle handle; } grammar;
 } cadenza_draft;
-typedef struct { cadenza_tokens tokens; uint32_t accepted, computed_tokens; } cadenza_verdict;
+typedef struct { cadenza_tokens tokens; uint32_t accepted, computed_tokens; uint8_t finish; } cadenza_verdict;
 enum cadenza_grammar_kind { CADENZA_JSON_SCHEMA, CADENZA_REGEX, CADENZA_LARK, CADENZA_CHOICES };
 typedef struct { uint32_t tokens; bool may_end, ended; } cadenza_grammar_status;
 
@@ -307,7 +308,7 @@ _Static_assert(sizeof(cadenza_result) == 36 && sizeof(cadenza_error) == 12, "the
 _Static_assert(sizeof(cadenza_pass) == 96 && sizeof(cadenza_run) == 160 && sizeof(cadenza_state) == 36, "the canonical ABI's layout");
 _Static_assert(sizeof(cadenza_sample) == 64 && sizeof(cadenza_probe) == 16 && sizeof(cadenza_probe_answer) == 24,
                "the canonical ABI's layout");
-_Static_assert(sizeof(cadenza_draft) == 120 && sizeof(cadenza_file_status) == 88 && sizeof(cadenza_status_result) == 96 &&
+_Static_assert(sizeof(cadenza_draft) == 128 && sizeof(cadenza_file_status) == 88 && sizeof(cadenza_status_result) == 96 &&
                sizeof(cadenza_model_facts) == 44 && sizeof(cadenza_listed) == 16, "the canonical ABI's layout");
 
 /* --- the heap --- */

@@ -100,12 +100,13 @@ const char *cadenza_main(void) {
   cadenza_result a;
   cadenza_token drafted[] = {5, 6}, parents[] = {0, 1};
   cadenza_draft draft = {.file = 3, .token = 4, .tokens = {drafted, 2}, .parents = {parents, 2},
-                         .sampler = {.top_p = 1, .seed = 7}, .adapter = {true, {"a", 1}}};
+                         .sampler = {.top_p = 1, .seed = 7}, .adapter = {true, {"a", 1}}, .grammar = {true, 11}};
   cadenza_verify(&draft, &a);
   cadenza_need(&a);
   cadenza_take_verified(a.number, &a);
   cadenza_need(&a);
-  if (a.verdict.accepted != 2 || a.verdict.computed_tokens != 3 || a.verdict.tokens.at[2] != 9) return "no verdict";
+  if (a.verdict.accepted != 2 || a.verdict.computed_tokens != 3 || a.verdict.tokens.at[2] != 9 ||
+      a.verdict.finish != CADENZA_LENGTH) return "no verdict";
   cadenza_status_result now;
   cadenza_stat(3, &now);
   if (now.failed || now.status.created_ns != 1ull << 40 || now.status.others != CADENZA_READ || !now.status.durable ||
@@ -132,7 +133,8 @@ def test_records_lie_where_the_header_says(cache: Path, build: Any, tmp_path: Pa
         fingerprint="f", durable=True, created_ns=1 << 40, modified_ns=2)
     handlers: dict[str, Any] = {
         "verify": lambda _, draft: asked.append(draft) or 7, "stat": lambda _, file: status,
-        "take_verified": lambda _, pass_: SimpleNamespace(tokens=[5, 6, 9], accepted=2, computed_tokens=3),
+        "take_verified": lambda _, pass_: SimpleNamespace(tokens=[5, 6, 9], accepted=2, computed_tokens=3,
+                                                            finish="length"),
         "compile": lambda _, source: asked.append(source) or 8, "log": lambda _, to, text: said.append(text),
         "take_message": lambda _, source: SimpleNamespace(text="hello", lost=8),
     }
@@ -147,6 +149,7 @@ def test_records_lie_where_the_header_says(cache: Path, build: Any, tmp_path: Pa
     draft, grammar = asked
     assert (draft.file, draft.token, draft.tokens.tolist(), draft.parents.tolist()) == (3, 4, [5, 6], [0, 1])
     assert (draft.sampler.seed, draft.sampler.penalties, draft.mask, draft.adapter) == (7, None, None, "a")
+    assert draft.grammar == 11
     assert (grammar.name, grammar.value) == ("choices", ["yes", "no"])
     assert said == ["/home/b", "hello"]
 
