@@ -133,7 +133,8 @@ def test_records_lie_where_the_header_says(cache: Path, build: Any, tmp_path: Pa
         fingerprint="f", durable=True, created_ns=1 << 40, modified_ns=2)
     handlers: dict[str, Any] = {
         "verify": lambda _, draft: asked.append(draft) or 7, "stat": lambda _, file: status,
-        "take_verified": lambda _, pass_: SimpleNamespace(tokens=[5, 6, 9], accepted=2, computed_tokens=3, finish="grammar-end"),
+        "take_verified": lambda _, pass_: SimpleNamespace(tokens=[5, 6, 9], accepted=2, computed_tokens=3,
+                                                          finish="grammar-end"),
         "compile": lambda _, source: asked.append(source) or 8, "log": lambda _, to, text: said.append(text),
         "take_message": lambda _, source: SimpleNamespace(text="hello", lost=8),
     }
