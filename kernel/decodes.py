@@ -13,6 +13,7 @@ Slots and pages are the device's: those of work in hand stay where they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -109,15 +110,14 @@ class Decodes:
     def _turn_pages(self) -> None:
         """Those whose page is full have another. Who gets none without asking somebody to make room leaves."""
         full, self._full = self._full, {}
-        runs: dict[str, list[Run]] = {}
+        of_process: dict[Callable[[int], None], list[Run]] = {}
         for run in full:
             if run.steady:
-                runs.setdefault(run.owner, []).append(run)
-        for owner, some in runs.items():
+                of_process.setdefault(run.allow_pages, []).append(run)
+        for allow_pages, some in of_process.items():
             try:
-                for run in some:
-                    run.allow_pages(1)
-                pages = self._pool.allocate(len(some), owner)
+                allow_pages(len(some))
+                pages = self._pool.allocate(len(some), some[0].owner)
             except (NoPages, LimitExceeded):
                 for run in some:
                     run.catch_up()
