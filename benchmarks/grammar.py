@@ -76,7 +76,7 @@ import cadenza
 async def main(args):
     context, gaps = cadenza.Context(), []
     context.user("Where does Vera live?")
-    decoding = context.decode(1900, stop_tokens=[])
+    decoding = context.decode(args.tokens, stop_tokens=[])
     last = cadenza.events.now()
     await decoding.token()
     while await decoding.token() is not None:
@@ -221,18 +221,19 @@ def _fault(schema: Schema, text: str) -> str:
     return "; ".join(fault.message for fault in faults)
 
 
-async def hostile(kernel: Kernel) -> Figures:
-    async def worst_gap_ms(neighbour: Process) -> float:
+async def hostile(kernel: Kernel, tokens: int) -> Figures:
+    async def worst_gap_ms() -> float:
+        neighbour = kernel.spawn("bench", "neighbour", json.dumps({"tokens": tokens}))
         end = await neighbour.ended()
         assert end.ending == "finished", end
         return max(map(float, messages(neighbour))) * 1e3
 
-    alone = await worst_gap_ms(kernel.spawn("bench", "neighbour", "{}"))
+    alone = await worst_gap_ms()
     neighbours, slowest, refused, compiled = [], 0.0, 0, 0
     attacker = kernel.spawn("hostile", "attack", "{}")
     attacker.deliver(json.dumps(list(HOSTILE.values())))
     while attacker.exit is None:
-        neighbours.append(await worst_gap_ms(kernel.spawn("bench", "neighbour", "{}")))
+        neighbours.append(await worst_gap_ms())
     assert attacker.exit.ending == "finished", (attacker.exit, attacker.output.read(0)[0][-3:])
     for name, (outcome, took, said, wrong) in zip(HOSTILE, map(json.loads, messages(attacker)), strict=True):
         print(f"{name}: {outcome} after {took:.2f} s, {said} tokens. {wrong[:120]}", flush=True)
@@ -248,7 +249,9 @@ async def measure(quick: bool) -> Figures:
             for user, name, source in (("bench", "decode", DECODE), ("bench", "say", SAY),
                                        ("bench", "neighbour", NEIGHBOUR), ("hostile", "attack", HOSTILE_PROGRAM)):
                 await kernel.images.add(user, source, name=name)
-            return await cost(kernel, quick) | await validity(kernel, 100 if quick else 1000) | await hostile(kernel)
+            schemas_count, neighbour_tokens = (100, 600) if quick else (1000, 1900)
+            return (await cost(kernel, quick) | await validity(kernel, schemas_count)
+                    | await hostile(kernel, neighbour_tokens))
         finally:
             await kernel.close()
 

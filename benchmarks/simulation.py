@@ -99,7 +99,7 @@ class Meter(LocalLink):
 
     def _look(self, engine: Engine) -> tuple[int, int, int, int]:
         frames, recomputing, swapping = engine.pager.pool.frames, 0, 0
-        for work in engine._admitted:
+        for work in engine.admission.in_hand:
             if work.missing or not work.present:
                 here = int((frames[work.file.table.pages()] != ABSENT).sum())
                 recomputing += here if work.missing else 0

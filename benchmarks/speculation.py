@@ -133,8 +133,8 @@ async def faster(kernel: Kernel, kinds: Sequence[str], prompts: list[list[str]],
 async def measure(quick: bool) -> Figures:
     figures: Figures = {}
     for kind in TEXTS:
-        figures |= replay(kind, 1200, *((2, 2000) if quick else (12, 1 << 20)))
-    each, rounds, tokens = (2, 3, 112) if quick else (6, 5, 256)
+        figures |= replay(kind, 1200, *((3, 8000) if quick else (12, 1 << 20)))
+    each, rounds, tokens = (2, 3, 96) if quick else (6, 5, 256)
     prompts = [[question.before for question in held_out_questions(kind, each, 7)[:each]] for kind in DIALOGUES]
     assert len(prompts) == PROGRAMS
     kinds = ("cacheback", "wrong") if quick else ("cacheback", "wrong", "prompt_lookup")
@@ -144,7 +144,7 @@ async def measure(quick: bool) -> Figures:
             await kernel.images.add(USER, upload(), name="drafts")
             await ends(kernel, "plain", prompts, 0.0, 8)
             wall, wrong, *lookup = await faster(kernel, kinds, prompts, rounds, tokens)
-            hot, = await faster(kernel, ("cacheback",), prompts, rounds + 1, tokens, temperature=2.0)
+            hot, = await faster(kernel, ("cacheback",), prompts, rounds, tokens, temperature=2.0)
         finally:
             await kernel.close()
     figures |= {"wall_4": wall, "wall_when_wrong": wrong, "wall_when_hot": hot, "worst_when_failing": min(wrong, hot)}

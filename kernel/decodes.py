@@ -13,6 +13,7 @@ Slots and pages are the device's: those of work in hand stay where they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -78,20 +79,20 @@ class Decodes:
         self._runs: dict[int, Run] = {}                  # by lane
         self._pages: dict[int, Int32] = {}               # of those that are in
         self._group = NOBODY.group                       # of the last step
-        self._full: list[Run] = []                       # whose page is, or was when they left
+        self._full: dict[Run, None] = {}                 # whose page is, or was when they left
         self._turned = False                             # somebody has entered since, maybe with another page
 
     def enter(self, run: Run, position: int, left: int, adapter: int) -> None:
         """`run`, whose next token stands at `position`, for so many rows, at least one."""
-        lane, table, sampler = run.lane, run.file.table, run.sampler
-        if self._runs.get(lane) is not run:
+        lane, table, sampler, columns = run.lane, run.file.table, run.sampler, self._columns[run.lane]
+        straight = table.straight == table.count
+        if self._runs.get(lane) is not run or columns[ADAPTER] != adapter or columns[STRAIGHT] != straight:
             self._runs[lane], self._group = run, NOBODY.group
             self._floats[lane] = sampler.temperature, sampler.top_p, sampler.min_p
             self._seeds[lane] = sampler.seed
         self._pages[lane] = pages = self._pool.frames[table.pages()]
-        size = self._pool.page_tokens
-        self._columns[lane] = (pages[-1] * size + size - table.room, position, table.count + 1, table.room, left,
-                               table.straight == table.count, len(pages), adapter, sampler.top_k)
+        slot = (int(pages[-1]) + 1) * self._pool.page_tokens - table.room
+        columns[:] = slot, position, table.count + 1, table.room, left, straight, len(pages), adapter, sampler.top_k
         self._turned = True
 
     def leave(self, run: Run) -> int:
@@ -103,19 +104,20 @@ class Decodes:
         """It is over, and its lane somebody else's. Idempotent."""
         if self._runs.get(run.lane) is run:
             del self._runs[run.lane]
+            self._group = NOBODY.group
+            self._full.pop(run, None)
 
     def _turn_pages(self) -> None:
         """Those whose page is full have another. Who gets none without asking somebody to make room leaves."""
-        full, self._full = self._full, []
-        runs: dict[str, list[Run]] = {}
+        full, self._full = self._full, {}
+        of_process: dict[Callable[[int], None], list[Run]] = {}
         for run in full:
             if run.steady:
-                runs.setdefault(run.owner, []).append(run)
-        for owner, some in runs.items():
+                of_process.setdefault(run.allow_pages, []).append(run)
+        for allow_pages, some in of_process.items():
             try:
-                for run in some:
-                    run.allow_pages(1)
-                pages = self._pool.allocate(len(some), owner)
+                allow_pages(len(some))
+                pages = self._pool.allocate(len(some), some[0].owner)
             except (NoPages, LimitExceeded):
                 for run in some:
                     run.catch_up()
@@ -166,5 +168,5 @@ class Decodes:
             if columns[LEFT, number] == 1:
                 group.runs[number].catch_up()
             else:
-                self._full.append(group.runs[number])
+                self._full[group.runs[number]] = None
         return Going(group, columns)

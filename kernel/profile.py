@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STEP_TOKENS = (1, 16, 64, 256, 512, 1024, 2048)
 ENOUGH_SECONDS = 0.2                  # a step this long is the last: a slow device is not kept from its work
 MOVED_PAGES = 32
-REPEATS = 2                           # of each step the shorter is believed
+REPEATS = 2, 5                        # at least; at most, of short ones: the shortest is believed
 
 
 class _Prober:
@@ -51,13 +51,20 @@ async def profile(link: DeviceLink) -> Costs:
     for tokens in STEP_TOKENS:
         if tokens > most or (steps and steps[-1][1] > ENOUGH_SECONDS):
             break
-        took = [await prober.seconds(_prefill(tokens, facts.page_tokens)) for _ in range(REPEATS)]
-        steps.append((tokens, min(took)))
+        steps.append((tokens, await _shortest(prober, _prefill(tokens, facts.page_tokens))))
     pages = min(MOVED_PAGES, facts.pages, facts.host_pages)
     page_seconds = Costs().page_seconds
     if pages:
-        page_seconds = min([await prober.seconds(_move(pages)) for _ in range(REPEATS)]) / pages
+        page_seconds = await _shortest(prober, _move(pages)) / pages
     return fitted(steps, page_seconds) if len(steps) > 1 else Costs(page_seconds=page_seconds)
+
+
+async def _shortest(prober: _Prober, batch: Batch) -> float:
+    least, most = REPEATS
+    took: list[float] = []
+    while len(took) < least or (len(took) < most and sum(took) < ENOUGH_SECONDS):
+        took.append(await prober.seconds(batch))
+    return min(took)
 
 
 def _prefill(tokens: int, page_tokens: int) -> Batch:

@@ -44,21 +44,9 @@ class Run(Work):
                  "_tells", "_uniform", "_void", "base", "sampler", "tokens")
     kind = "run"
 
-    def __init__(
-        self,
-        engine: Engine,
-        file: File,
-        reads: list[File],
-        inputs: Int32,
-        positions: Int32,
-        priority: int,
-        *,
-        sampler: Sampler,
-        stop: Stop,
-        mask: UInt8 | None = None,
-        guide: Guide | None = None,
-        deliver_every: int = 1,
-    ) -> None:
+    def __init__(self, engine: Engine, file: File, reads: list[File], inputs: Int32, positions: Int32, priority: int, *,
+                 sampler: Sampler, stop: Stop, mask: UInt8 | None = None, guide: Guide | None = None,
+                 deliver_every: int = 1) -> None:  # fmt: skip
         super().__init__(engine, file, reads, inputs, positions, priority)
         self.sampler = sampler
         self._max_tokens, self._room_tokens, self._stop_tokens, self._stop_sequences = stop

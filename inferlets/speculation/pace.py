@@ -61,10 +61,9 @@ class Pace:
         """Of the next draft; 0: decode plainly."""
         if not self.plain_seconds:
             return 0
-        if self._passes is None:
-            self._passes = Fit(*(each * self.plain_seconds for each in DEAR))
+        passes = self._passes or self._dear()
         best, size, tokens = GAIN / self.plain_seconds, 0, 1.0
-        base, slope = self._passes.base, self._passes.slope
+        base, slope = passes.base, passes.slope
         for n, chance in enumerate(self._accepted, 1):
             tokens += chance
             rate = tokens / (base + slope * n)
@@ -94,9 +93,12 @@ class Pace:
 
     def passed(self, size: int, seconds: float) -> None:
         """A pass of a draft of that size took so long."""
-        assert self._passes is not None
+        self._passes = self._passes or self._dear()
         self._passes.add(size, seconds)
         self._plain, self._since_pass = FIRST_PLAIN, 0
+
+    def _dear(self) -> Fit:
+        return Fit(*(each * self.plain_seconds for each in DEAR))
 
     def decoded(self, count: int, seconds: float) -> None:
         """So many tokens, one after the other, took so long."""

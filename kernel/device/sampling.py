@@ -115,7 +115,8 @@ def sample(batch: Batch, logits: Float32, rows: Int64, histories: Histories) -> 
     What lanes have forgotten is forgotten before."""
     greedy = not (batch.temperature.any() or len(batch.masks) or len(batch.sample_biases) or len(batch.penalties))
     if greedy and len(rows):
-        return logits.argmax(1)[rows].astype(np.int32)
+        greatest: Int32 = logits.argmax(1)[rows].astype(np.int32)
+        return greatest
     numbers = uniforms(batch.seeds, batch.draws)
     tokens = np.empty(len(rows), np.int32)
     for n, row in enumerate(rows.tolist()):

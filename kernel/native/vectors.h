@@ -20,8 +20,8 @@
 #endif
 #define PANEL (2 * LANES)             /* outputs that are computed together */
 #define WAYS 4                        /* independent sums of one output: hides the latency of an addition */
-#define DEPTH_CHUNK 512               /* of many rows: inputs and weights of a chunk stay in the first-level cache */
-#define ROW_CHUNK 48                  /* rows that share a chunk while it is in the second-level cache */
+#define DEPTH_CHUNK 384               /* of many rows: inputs and weights of a chunk stay in the first-level cache */
+#define ROW_CHUNK 96                  /* rows that share a chunk while it is in the second-level cache */
 #define MOST_QUERIES 64               /* of a block of attention: tokens × queries of a KV head */
 #define MOST_HEAD_DIM 256
 #define TILE 32                       /* tokens that are read at once */

@@ -155,6 +155,15 @@ def test_nobody_begins_because_he_was_lucky_once() -> None:
     assert pace.size() >= 3
 
 
+def test_a_slow_beginning_does_not_make_drafts_dear_for_ever() -> None:
+    pace = Pace()
+    for _ in range(40):
+        pace.decoded(1, 0.01 if pace.plain_seconds else 1.0)
+        pace.drafted(8, [1, 2, 3, 4], COMPARED_RATE)
+        pace.size()
+    assert pace.size() > 0
+
+
 def test_now_and_then_it_is_seen_what_a_pass_takes() -> None:
     pace = paced(True, 0.2, 0.0)
     assert pace.size() == 0
