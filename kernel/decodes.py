@@ -137,12 +137,10 @@ class Decodes:
         """A row in `step` for each of `shares` that is in, or can enter: `yielding` shall not. The others."""
         if self._full:
             self._turn_pages()
-        others = [share for share in shares if not share[0].steady]
-        for work, _ in others:
-            if work is not yielding:
+        for work, _ in shares:
+            if not work.steady and work is not yielding:
                 work.go_on()
-        if others:
-            others = [share for share in others if not share[0].steady]
+        others = [share for share in shares if not share[0].steady]
         return self._rows([work for work, _ in shares if work.steady], step), others
 
     def _rows(self, works: list[Work], step: int) -> Going:

@@ -321,12 +321,6 @@ class Pass(OneAnswer):
         self.plain = self.plain and visible is None
         self._completion = PassCompletion([], [], 0)
 
-    def go_on(self) -> None:
-        """It wants a row in the step that is being formed: is steady from now on, if it can be."""
-
-    def catch_up(self) -> None:
-        """It is steady no more: what it is, and its file, is as if it had been asked for each row. Idempotent."""
-
     @property
     def spared(self) -> int:
         asked = [asked[0] for _, asked in (*self._samples[:1], *self._probes[:1])]

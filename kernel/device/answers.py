@@ -71,7 +71,7 @@ class Answers:
         if len(shown):
             seen = np.empty(len(shown), np.int64)
             seen[~shown], seen[shown] = rows[samples:], np.arange(shown.sum())
-            states = self._decoder.normed(hidden[self._on(batch.probe_tokens[shown])])
+            states = self._decoder.normed(hidden[self.on(batch.probe_tokens[shown])])
             means.probe(batch, logits, means.numbers(states.float()), seen, result)
         if len(batch.late_masks):
             self._ask_for_masks()
@@ -82,7 +82,7 @@ class Answers:
         if not len(asked):
             return hidden.new_zeros(0, 0)
         self._decoder.adapters.choose(slots[asked] if len(slots) else NO_SLOTS)
-        logits = self._decoder.logits(hidden[self._on(asked)])
+        logits = self._decoder.logits(hidden[self.on(asked)])
         self._spare(batch, logits, asked.astype(np.int64), result)
         return logits
 
@@ -91,7 +91,7 @@ class Answers:
         for first in range(0, len(scores), self._means.scored_rows):
             block = slice(first, first + self._means.scored_rows)
             logits = self._logits(batch, hidden, batch.score_tokens[block], slots, result)
-            targets = logits.gather(1, self._on(batch.score_targets[block])[:, None])[:, 0]
+            targets = logits.gather(1, self.on(batch.score_targets[block])[:, None])[:, 0]
             scores[block] = (targets - logits.logsumexp(1)).cpu().numpy()
         return scores
 
@@ -102,15 +102,15 @@ class Answers:
             return
         rows = rows_of_adapters(batch, tokens[(~torch.isfinite(numbers).all(1)).cpu().numpy()])
         if rows is None:
-            self._means.erase(self._on(batch.slots))
+            self._means.erase(self.on(batch.slots))
             raise Internal(f"step {batch.step}: the model computed numbers that are not finite; are its weights "
                            "damaged?")
         theirs = np.isin(np.repeat(np.arange(len(batch.adapters)), np.diff(batch.row_starts)), rows)      # [T]
-        self._means.erase(self._on(batch.slots[theirs]))
+        self._means.erase(self.on(batch.slots[theirs]))
         numbers[torch.from_numpy(theirs[tokens]).to(numbers.device)] = 0.0
         result.failed_rows = np.union1d(result.failed_rows, rows).astype(np.int32)
 
-    def _on(self, numbers: Int32 | Int64) -> Tensor:
+    def on(self, numbers: Int32 | Int64) -> Tensor:
         """As int64, where the device computes."""
         return torch.from_numpy(numbers.astype(np.int64)).to(self._means.device)
 

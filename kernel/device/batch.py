@@ -82,21 +82,21 @@ class Batch:
     page_starts: Int32 = field(default_factory=lambda: _int32(1))                    # [S+1] into pages
     pages: Int32 = field(default_factory=lambda: _int32(0))                          # [P]
     # 1: one segment without skip or shift whose every position equals its offset: causality by offset says all.
-    contiguous: UInt8 = field(default_factory=lambda: _NO_UINT8)         # [R]
+    contiguous: UInt8 = field(default_factory=lambda: _NO_UINT8)                     # [R]
     # Ranges of visible offsets: (row-local token index, first, count). A token named by none sees all before it.
     visible_starts: Int32 = field(default_factory=lambda: _int32(1))                 # [R+1] into visible_ranges
     visible_ranges: Int32 = field(default_factory=lambda: _int32(0, 3))              # [·, 3]
     # Sampling. Bit i of byte b of a mask: token 8b+i is allowed.
     sample_tokens: Int32 = field(default_factory=lambda: _int32(0))                  # [N] index into tokens
     sample_lanes: Int32 = field(default_factory=lambda: _int32(0))                   # [N] lane that remembers it, or −1
-    temperature: Float32 = field(default_factory=lambda: _float32(0))    # [N] 0 is greedy
+    temperature: Float32 = field(default_factory=lambda: _float32(0))                # [N] 0 is greedy
     top_k: Int32 = field(default_factory=lambda: _int32(0))                          # [N] 0 is off
-    top_p: Float32 = field(default_factory=lambda: _float32(0))          # [N] 1 is off
-    min_p: Float32 = field(default_factory=lambda: _float32(0))          # [N] 0 is off
-    seeds: UInt64 = field(default_factory=lambda: _NO_UINT64)            # [N]
-    draws: Int64 = field(default_factory=lambda: _NO_INT64)              # [N] the token's offset
+    top_p: Float32 = field(default_factory=lambda: _float32(0))                      # [N] 1 is off
+    min_p: Float32 = field(default_factory=lambda: _float32(0))                      # [N] 0 is off
+    seeds: UInt64 = field(default_factory=lambda: _NO_UINT64)                        # [N]
+    draws: Int64 = field(default_factory=lambda: _NO_INT64)                          # [N] the token's offset
     sample_masks: Int32 = field(default_factory=lambda: _int32(0))                   # [N] index into masks, or −1
-    masks: UInt8 = field(default_factory=lambda: _NO_MASKS)         # [M, ⌈V/8⌉]
+    masks: UInt8 = field(default_factory=lambda: _NO_MASKS)                          # [M, ⌈V/8⌉]
     late_masks: Int32 = field(default_factory=lambda: _int32(0))                     # [·] masks that come late
     # Probes.
     probe_tokens: Int32 = field(default_factory=lambda: _int32(0))                   # [Q] index into tokens
@@ -109,8 +109,8 @@ class Batch:
     sample_biases: Int32 = field(default_factory=lambda: _int32(0))                  # [N] index into biases, or −1
     bias_starts: Int32 = field(default_factory=lambda: _int32(1))                    # [B+1] into the two below
     bias_tokens: Int32 = field(default_factory=lambda: _int32(0))
-    bias_values: Float32 = field(default_factory=lambda: _float32(0))    # added to logits
-    penalties: Float32 = field(default_factory=lambda: _float32(0, 3))  # [N, 3] see penalties.py
+    bias_values: Float32 = field(default_factory=lambda: _float32(0))                # added to logits
+    penalties: Float32 = field(default_factory=lambda: _float32(0, 3))               # [N, 3] see penalties.py
     windows: Int32 = field(default_factory=lambda: _int32(0))                        # [N] tokens of history; 0: all
     told_starts: Int32 = field(default_factory=lambda: _int32(1))                    # [N+1] into told
     told: Int32 = field(default_factory=lambda: _int32(0))                           # tokens, the latest last
@@ -140,7 +140,7 @@ class StepResult:
     id_starts: Int32 = field(default_factory=lambda: _int32(1))                      # [Q+1] into probe_ids
     probe_ids: Int32 = field(default_factory=lambda: _int32(0))
     failed_rows: Int32 = field(default_factory=lambda: _int32(0))                    # whose adapters made no numbers
-    scores: Float32 = field(default_factory=lambda: _float32(0))         # [W] log-probabilities
+    scores: Float32 = field(default_factory=lambda: _float32(0))                     # [W] log-probabilities
     seconds: float = 0.0                                                             # what the step took on the device
     error: str = ""
 

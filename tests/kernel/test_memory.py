@@ -98,6 +98,13 @@ class House:
         assert not self.pager.tiers.lost
 
 
+async def shared_prompt(house: House, chosen: random.Random) -> tuple[Process, File, list[int]]:
+    """A program of ada's, its file, which others may fork, and what that holds, a token said behind it."""
+    owner = house.spawn("ada")
+    shared, prefix = house.file(owner), [chosen.randrange(900) for _ in range(11)]
+    return owner, shared, prefix + await house.say(owner, shared, prefix, 1)
+
+
 async def agent(house: House, chosen: random.Random, shared: File, prefix: list[int]) -> None:
     """Rounds of words and tools; sometimes over a fork of what others share, sometimes as a family of its own."""
     process = house.spawn(chosen.choice(["ada", "bob"]))
@@ -133,10 +140,7 @@ def test_each_says_what_it_would_have_said_alone(policy: str, seed: int) -> None
         chosen = random.Random(seed)
         house = House(policy, pages=20, host_pages=chosen.choice([0, 6, 80]), run_ahead=chosen.choice([1, 2, 4]),
                       step_tokens=chosen.choice([6, 16, 64]), page_seconds=chosen.choice([0.0005, 0.004]))
-        owner = house.spawn("ada")
-        shared, prefix = house.file(owner), [chosen.randrange(900) for _ in range(11)]
-        said = await house.say(owner, shared, prefix, 1)
-        prefix.append(said[0])
+        owner, shared, prefix = await shared_prompt(house, chosen)
         running = []
         for _ in range(14):
             await asyncio.sleep(chosen.expovariate(2.0))

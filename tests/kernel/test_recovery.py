@@ -14,7 +14,7 @@ from cadenza.kernel.virtual_clock import simulate
 from cadenza.kvfs.errors import DeviceLost
 from tests.kernel.test_engine import Bench, in_loop, unhurried
 from tests.kernel.test_guided_runs import Told
-from tests.kernel.test_memory import House, agent
+from tests.kernel.test_memory import House, agent, shared_prompt
 from tests.kernel.test_storage import WRITE, StoredBench
 from tests.kernel.test_verification import verify
 from tests.kernel.toy_device import MortalLink, next_token
@@ -151,10 +151,7 @@ def test_each_says_what_it_would_have_said_alone_whenever_the_device_dies(seed: 
         chosen = random.Random(seed)
         house = House("ours", pages=20, host_pages=chosen.choice([0, 6, 80]), run_ahead=chosen.choice([1, 2, 4]),
                       step_tokens=chosen.choice([6, 16, 64]), link=MortalLink)
-        owner = house.spawn("ada")
-        shared, prefix = house.file(owner), [chosen.randrange(900) for _ in range(11)]
-        said = await house.say(owner, shared, prefix, 1)
-        prefix.append(said[0])
+        owner, shared, prefix = await shared_prompt(house, chosen)
         running = []
         for number in range(12):
             await asyncio.sleep(chosen.expovariate(2.0))

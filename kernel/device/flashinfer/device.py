@@ -15,12 +15,11 @@ from time import perf_counter
 from types import TracebackType
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cadenza.kernel.device.answers import Answers, Means, adapters_of_tokens
-from cadenza.kernel.device.batch import Batch, DeviceFacts, Int32, Int64, StepResult, UInt8
+from cadenza.kernel.device.batch import Batch, DeviceFacts, Int32, StepResult, UInt8
 from cadenza.kernel.device.flashinfer.cascade import CASCADE_BYTES, CASCADE_BYTES_OVER_GRAPH, Shared
 from cadenza.kernel.device.flashinfer.decodes import SIZES, Capture, GraphCapture, PaddedDecodes
 from cadenza.kernel.device.flashinfer.gpu_probing import probe
@@ -126,8 +125,8 @@ class FlashInferDevice:
             self._move(batch)
             if len(batch.tokens):
                 self._answers.write(batch, self._forward(batch), result)
-                remembered = batch.sample_lanes >= 0
-                self._lanes[self._on(batch.sample_lanes[remembered])] = self._on(result.tokens[remembered])
+                remembered, on = batch.sample_lanes >= 0, self._answers.on
+                self._lanes[on(batch.sample_lanes[remembered])] = on(result.tokens[remembered])
             self._wait()
         result.seconds = perf_counter() - started
         return result
@@ -196,9 +195,9 @@ class FlashInferDevice:
         graph = self._graph(batch, adapters)
         if graph is not None:
             return graph.forward(batch, {window: self._readings(batch, window)[0] for window in self._windows})
-        slots = self._on(batch.slots)
-        attention = PlannedAttention(self._pool, slots, self._decoder.sights, self._parts(batch))
-        return self._looked_up(self._on(batch.tokens), self._on(batch.positions), attention)
+        on = self._answers.on
+        attention = PlannedAttention(self._pool, on(batch.slots), self._decoder.sights, self._parts(batch))
+        return self._looked_up(on(batch.tokens), on(batch.positions), attention)
 
     def _graph(self, batch: Batch, adapters: Int32) -> PaddedDecodes | None:
         """The least that holds a step of decodes alone; None where the step is another, or better read together."""
@@ -232,10 +231,6 @@ class FlashInferDevice:
         """The decoder over inputs of which some name lanes."""
         tokens = torch.where(tokens < 0, self._lanes[(-1 - tokens).clamp(min=0)], tokens)
         return self._decoder.forward(tokens, positions, attention)
-
-    def _on(self, numbers: Int32 | Int64) -> Tensor:
-        """As int64, where the device computes."""
-        return torch.from_numpy(numbers.astype(np.int64)).to(self._hardware.device)
 
 
 class Placed(Mapping[str, Tensor]):
