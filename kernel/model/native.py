@@ -70,13 +70,14 @@ class NativeLinear:
         self._panels, self._bias = _panels(self._out, self._in, kernels, 2), _padded(bias, kernels)
         weight = weight.to(torch.bfloat16).contiguous()
         kernels.pack_bfloat16(self._in, self._out, weight.data_ptr(), self._panels.data_ptr())
-        self._kernel, self._scratch = kernels.linear_bfloat16, scratch
+        self._kernel, self._scratch, self._few_rows = kernels.linear_bfloat16, scratch, kernels.few_rows
         self._addresses = self._panels.data_ptr(), _address(self._bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         x, rows = x.contiguous(), x.shape[0]
         y = self._scratch("linear", rows, self._out)
-        self._kernel(rows, self._in, self._out, x.data_ptr(), *self._addresses, y.data_ptr())
+        packed = 0 if rows <= self._few_rows else self._scratch("packed", rows + self._few_rows, self._in).data_ptr()
+        self._kernel(rows, self._in, self._out, x.data_ptr(), *self._addresses, packed, y.data_ptr())
         return y
 
 

@@ -138,7 +138,7 @@ static void add_tile(const Layer *l, Block *b, int64_t row, int64_t first, int64
     const Reading *r = l->r;
     int64_t many = tokens * r->group;
     EACH(part, TILE / PANEL)
-        products(FLOAT32, many, queries, r->head_dim, b->keys + part * PANEL, TILE, r->head_dim,
+        products(FLOAT32, many, queries, r->head_dim, b->keys + part * PANEL, TILE, r->head_dim, NULL,
                  b->scores + part * PANEL, TILE, PANEL, NO_BIAS);
     float hidden[TILE];
     EACH(i, TILE) hidden[i] = i < b->count ? 0.0f : -INFINITY;
@@ -147,8 +147,8 @@ static void add_tile(const Layer *l, Block *b, int64_t row, int64_t first, int64
         EACH(query, r->group) add_scores(r, b, token * r->group + query, hidden);
     }
     EACH(part, b->wide / PANEL)
-        products(FLOAT32, many, b->scores, TILE, b->values + part * PANEL, b->wide, b->count, b->sums + part * PANEL,
-                 b->wide, PANEL, NULL);
+        products(FLOAT32, many, b->scores, TILE, b->values + part * PANEL, b->wide, b->count, NULL,
+                 b->sums + part * PANEL, b->wide, PANEL, NULL);
 }
 
 /* A full tile, or the last of those that are read with one shift. */

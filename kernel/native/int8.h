@@ -19,6 +19,12 @@ INLINE ints add_pairs(ints sums, shorts weights, shorts inputs) {
 #endif
 }
 
+/* Of few rows the weights come from memory, and are asked for `ahead` bytes before they are needed: a little further in
+   the panel, or, while a panel is read for the last time, in the next one, which lies behind it. */
+INLINE void ask(const void *panel, int64_t bytes, int64_t count) {
+    UNROLL for (int64_t line = 0; line < count; line += 64) __builtin_prefetch((const char *)panel + bytes + line);
+}
+
 INLINE void int8_product(const int rows, const int16_t *x, int64_t pitch, const int8_t *panel, int64_t depth,
                          int64_t ahead, ints (*out)[2]) {
     ints sums[ROWS][2] = {{{0}}};
@@ -51,7 +57,7 @@ static void int8_item(const void *task, int64_t item) {
         for (int64_t row = first_row, left = blocks; left; left--) {
             const int16_t *x = m->quantised + row * pitch;
             int64_t some = parts(end - row, left);
-            int64_t ahead = !few ? 0 : blocks == 1 ? AHEAD_BYTES : left == 1 ? PANEL * pitch : 0;
+            int64_t ahead = !few ? 0 : blocks == 1 ? AHEAD * PANEL * 2 : left == 1 ? PANEL * pitch : 0;
             ints out[ROWS][2];
             switch (some) {
                 INT8_CASE(1) INT8_CASE(2) INT8_CASE(3) INT8_CASE(4) INT8_CASE(5) INT8_CASE(6)
@@ -92,9 +98,11 @@ static void quantise_item(const void *task, int64_t row) {
 /* `quantised`: int16 [rows, depth, made even], `row_scales` [rows]: room for what it makes of x. */
 void linear_int8(int64_t rows, int64_t depth, int64_t outputs, const float *x, const void *panels, const float *scales,
                  const float *bias, int16_t *quantised, float *row_scales, float *y) {
-    Map map = {rows, depth, outputs, panels, bias, scales, x, y, group_of(rows, depth * PANEL), quantised, row_scales};
+    int64_t all = parts(outputs, PANEL);
+    Map map = {rows, depth, outputs, panels, bias, scales, x, y, group_of(rows, all, depth * PANEL), NULL, quantised,
+               row_scales};
     run(quantise_item, &map, rows);
-    run(int8_item, &map, parts(rows, ROW_CHUNK) * parts(parts(outputs, PANEL), map.group));
+    run(int8_item, &map, parts(rows, ROW_CHUNK) * parts(all, map.group));
 }
 
 static void pack_int8_item(const void *task, int64_t panel) {

@@ -78,6 +78,7 @@ class Kernels:
         try:
             self._library = CDLL(str(path))
             self.panel_outputs = int(self._library.panel_outputs())
+            self.few_rows = int(self._library.few_rows())
             self.most_queries = int(self._library.most_queries())
             self.most_head_dim = int(self._library.most_head_dim())
             self._library.instructions.restype = c_char_p
@@ -89,7 +90,7 @@ class Kernels:
         self.use_threads = self._function("use_threads", c_int)
         self.pack_bfloat16 = self._function("pack_bfloat16", size, size, place, place)
         self.pack_int8 = self._function("pack_int8", size, size, place, place)
-        self.linear_bfloat16 = self._function("linear_bfloat16", size, size, size, *[place] * 4)
+        self.linear_bfloat16 = self._function("linear_bfloat16", size, size, size, *[place] * 5)
         self.linear_int8 = self._function("linear_int8", size, size, size, *[place] * 7)
         self.add_norm = self._function("add_norm", size, size, place, place, place, number, place)
         self.gated = self._function("gated", size, size, c_int, place, place)

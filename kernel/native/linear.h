@@ -19,36 +19,33 @@ INLINE void fetch(const int kind, const void *panel, int64_t step, int64_t input
     }
 }
 
-/* Of few rows the weights come from memory, and are asked for `ahead` bytes before they are needed: a little further in
-   the panel, or, while a panel is read for the last time, in the next one, which lies behind it. */
-#define AHEAD_BYTES 2048
-INLINE void ask(const void *panel, int64_t bytes, int64_t count) {
-    UNROLL for (int64_t line = 0; line < count; line += 64) __builtin_prefetch((const char *)panel + bytes + line);
-}
+/* Of few rows the weights come from memory: those that are read next are asked for meanwhile, `pace` bytes an input. */
+typedef struct { const char *place; int64_t pace; } Asked;
 
-/* out[row][half] += Σ x[row][input] · panel[input][half]. `rows` and `ways` are constants where it is called. */
-INLINE void product(const int rows, const int ways, const int kind, const float *x, int64_t pitch, const void *panel,
-                    int64_t step, int64_t depth, int64_t ahead, floats (*out)[2]) {
+/* out[row][half] += Σ x[row][input] · panel[input][half]. Rows of x lie `pitch` values apart, inputs `apart`; `rows`,
+   `ways` and `apart` are constants where it is called. */
+INLINE void product(const int rows, const int ways, const int kind, const float *x, int64_t pitch, const int apart,
+                    const void *panel, int64_t step, int64_t depth, Asked next, floats (*out)[2]) {
     floats sums[WAYS][ROWS][2], low, high;
     UNROLL for (int way = 0; way < ways; way++)
         UNROLL for (int row = 0; row < rows; row++)
             UNROLL for (int half = 0; half < 2; half++) sums[way][row][half] = way ? ZERO : out[row][half];
     int64_t input = 0;
     for (; input + ways <= depth; input += ways) {
-        if (kind == BFLOAT16 && ahead) ask(panel, input * step * 2 + ahead, ways * PANEL * 2);
         UNROLL for (int way = 0; way < ways; way++) {
+            if (kind == BFLOAT16 && apart == 1) __builtin_prefetch(next.place), next.place += next.pace;
             fetch(kind, panel, step, input + way, &low, &high);
             UNROLL for (int row = 0; row < rows; row++) {
-                sums[way][row][0] += x[row * pitch + input + way] * low;
-                sums[way][row][1] += x[row * pitch + input + way] * high;
+                sums[way][row][0] += x[row * pitch + (input + way) * apart] * low;
+                sums[way][row][1] += x[row * pitch + (input + way) * apart] * high;
             }
         }
     }
     for (; input < depth; input++) {
         fetch(kind, panel, step, input, &low, &high);
         UNROLL for (int row = 0; row < rows; row++) {
-            sums[0][row][0] += x[row * pitch + input] * low;
-            sums[0][row][1] += x[row * pitch + input] * high;
+            sums[0][row][0] += x[row * pitch + input * apart] * low;
+            sums[0][row][1] += x[row * pitch + input * apart] * high;
         }
     }
     UNROLL for (int row = 0; row < rows; row++)
@@ -59,9 +56,9 @@ INLINE void product(const int rows, const int ways, const int kind, const float 
 }
 
 /* The same with y in memory. y has `columns` outputs; those past them are not written. */
-INLINE void product_at(const int rows, const int ways, const int kind, const float *x, int64_t pitch, const void *panel,
-                       int64_t step, int64_t depth, int64_t ahead, float *y, int64_t y_pitch, int64_t columns,
-                       const float *start) {
+INLINE void product_at(const int rows, const int ways, const int kind, const float *x, int64_t pitch, const int apart,
+                       const void *panel, int64_t step, int64_t depth, Asked next, float *y, int64_t y_pitch,
+                       int64_t columns, const float *start) {
     floats out[ROWS][2];
     UNROLL for (int row = 0; row < rows; row++) {
         const float *from = start ? start : y + row * y_pitch;
@@ -73,7 +70,7 @@ INLINE void product_at(const int rows, const int ways, const int kind, const flo
             memcpy(out[row], from, columns * sizeof(float));
         }
     }
-    product(rows, ways, kind, x, pitch, panel, step, depth, ahead, out);
+    product(rows, ways, kind, x, pitch, apart, panel, step, depth, next, out);
     UNROLL for (int row = 0; row < rows; row++) {
         if (columns == PANEL) {
             *(floats *)(y + row * y_pitch) = out[row][0];
@@ -85,10 +82,11 @@ INLINE void product_at(const int rows, const int ways, const int kind, const flo
 }
 
 #define ROW_CASE(rows, ways) \
-    case rows: product_at(rows, ways, kind, x, pitch, panel, step, depth, ahead, y, y_pitch, columns, start); break;
+    case rows: product_at(rows, ways, kind, x, pitch, apart, panel, step, depth, next, y, y_pitch, columns, start); break;
 
-INLINE void product_rows(const int kind, int64_t rows, const float *x, int64_t pitch, const void *panel, int64_t step,
-                         int64_t depth, int64_t ahead, float *y, int64_t y_pitch, int64_t columns, const float *start) {
+INLINE void product_rows(const int kind, int64_t rows, const float *x, int64_t pitch, const int apart, const void *panel,
+                         int64_t step, int64_t depth, Asked next, float *y, int64_t y_pitch, int64_t columns,
+                         const float *start) {
     switch (rows) {
         ROW_CASE(1, 4) ROW_CASE(2, 2) ROW_CASE(3, 2) ROW_CASE(4, 1) ROW_CASE(5, 1) ROW_CASE(6, 1)
 #if ROWS > 6
@@ -97,16 +95,24 @@ INLINE void product_rows(const int kind, int64_t rows, const float *x, int64_t p
     }
 }
 
-/* Rows are cut into blocks of almost the same size, none above ROWS. */
+/* Rows are cut into blocks of almost the same size, none above ROWS; each asks for its share of the panel's depth that
+   is read next. */
 static void products(const int kind, int64_t rows, const float *x, int64_t pitch, const void *panel, int64_t step,
-                     int64_t depth, float *y, int64_t y_pitch, int64_t columns, const float *start) {
-    int64_t blocks = parts(rows, ROWS), few = rows <= 2 * ROWS;
-    for (int64_t left = blocks; left; left--) {
-        int64_t some = parts(rows, left), ahead = !few ? 0 : blocks == 1 ? AHEAD_BYTES : left == 1 ? depth * step * 2 : 0;
-        if (kind == BFLOAT16) product_rows(BFLOAT16, some, x, pitch, panel, step, depth, ahead, y, y_pitch, columns, start);
-        else product_rows(FLOAT32, some, x, pitch, panel, step, depth, 0, y, y_pitch, columns, start);
+                     int64_t depth, const char *next, float *y, int64_t y_pitch, int64_t columns, const float *start) {
+    Asked asked = {next, PANEL * 2 / parts(rows, ROWS)};
+    for (int64_t left = parts(rows, ROWS); left; left--, asked.place += depth * asked.pace) {
+        int64_t some = parts(rows, left);
+        product_rows(kind, some, x, pitch, 1, panel, step, depth, asked, y, y_pitch, columns, start);
         x += some * pitch, y += some * y_pitch, rows -= some;
     }
+}
+
+/* The same of many rows, packed in blocks of ROWS, `block` values apart; in a block lies input after input. */
+static void packed_products(int64_t rows, const float *x, int64_t block, const void *panel, int64_t depth, float *y,
+                            int64_t y_pitch, int64_t columns, const float *start) {
+    Asked nothing = {0};
+    for (; rows > 0; rows -= ROWS, x += block, y += ROWS * y_pitch)
+        product_rows(BFLOAT16, least(rows, ROWS), x, 1, ROWS, panel, PANEL, depth, nothing, y, y_pitch, columns, start);
 }
 
 typedef struct {
@@ -116,35 +122,77 @@ typedef struct {
     const float *x;
     float *y;
     int64_t group;                            /* panels of an item */
+    float *packed;                            /* x, where there are many rows; of bfloat16 weights */
     const int16_t *quantised;
     const float *row_scales;
 } Map;
 
 static const float NO_BIAS[PANEL];
 
-static void linear_item(const void *task, int64_t item) {
+/* What a panel's outputs begin with; none where inputs before have begun them. */
+INLINE const float *start_of(const Map *m, int64_t panel, int64_t input) {
+    return input ? NULL : m->bias ? m->bias + panel * PANEL : NO_BIAS;
+}
+
+/* Of few rows a panel is read to its end, what comes `ahead` inputs later asked for meanwhile. */
+static void few_item(const void *task, int64_t item) {
     const Map *m = task;
-    int64_t panels = parts(m->outputs, PANEL), groups = parts(panels, m->group);
-    int64_t first_row = item / groups * ROW_CHUNK, first = item % groups * m->group;
-    int64_t rows = least(ROW_CHUNK, m->rows - first_row), chunk = m->rows > 2 * ROWS ? DEPTH_CHUNK : m->depth;
-    for (int64_t input = 0; input < m->depth; input += chunk)
-        for (int64_t panel = first; panel < least(first + m->group, panels); panel++) {
-            const float *start = m->bias ? m->bias + panel * PANEL : NO_BIAS;
-            products(BFLOAT16, rows, m->x + first_row * m->depth + input, m->depth,
-                     (const uint16_t *)m->panels + (panel * m->depth + input) * PANEL, PANEL,
-                     least(chunk, m->depth - input), m->y + first_row * m->outputs + panel * PANEL, m->outputs,
-                     least(PANEL, m->outputs - panel * PANEL), input ? NULL : start);
+    int64_t chunk = m->rows > ROWS ? SHORT_CHUNK : m->depth, ahead = m->rows > ROWS ? chunk : AHEAD;
+    int64_t panels = parts(m->outputs, PANEL);
+    for (int64_t panel = item * m->group; panel < least((item + 1) * m->group, panels); panel++)
+        for (int64_t input = 0; input < m->depth; input += chunk) {
+            const uint16_t *weights = (const uint16_t *)m->panels + (panel * m->depth + input) * PANEL;
+            products(BFLOAT16, m->rows, m->x + input, m->depth, weights, PANEL, least(chunk, m->depth - input),
+                     (const char *)(weights + ahead * PANEL), m->y + panel * PANEL, m->outputs,
+                     least(PANEL, m->outputs - panel * PANEL), start_of(m, panel, input));
         }
 }
 
-static int64_t group_of(int64_t rows, int64_t panel_bytes) {
-    return rows > ROW_CHUNK ? 8 : most(1, 65536 / panel_bytes);
+/* Of many rows a chunk of the inputs is multiplied by all panels. */
+static void many_item(const void *task, int64_t item) {
+    const Map *m = task;
+    int64_t panels = parts(m->outputs, PANEL), groups = parts(panels, m->group), first = item % groups * m->group;
+    int64_t first_row = item / groups * ROW_CHUNK, rows = least(ROW_CHUNK, m->rows - first_row);
+    int64_t chunk = parts(m->depth, parts(m->depth, DEPTH_CHUNK));
+    for (int64_t input = 0; input < m->depth; input += chunk)
+        for (int64_t panel = first; panel < least(first + m->group, panels); panel++)
+            packed_products(rows, m->packed + first_row * m->depth + input * ROWS, m->depth * ROWS,
+                            (const uint16_t *)m->panels + (panel * m->depth + input) * PANEL,
+                            least(chunk, m->depth - input), m->y + first_row * m->outputs + panel * PANEL, m->outputs,
+                            least(PANEL, m->outputs - panel * PANEL), start_of(m, panel, input));
 }
 
+static void pack_rows_item(const void *task, int64_t block) {
+    const Map *m = task;
+    int64_t rows = least(ROWS, m->rows - block * ROWS);
+    const float *x = m->x + block * ROWS * m->depth;
+    float *to = m->packed + block * ROWS * m->depth;
+    if (rows == ROWS)
+        EACH(input, m->depth) UNROLL for (int row = 0; row < ROWS; row++) to[input * ROWS + row] = x[row * m->depth + input];
+    else
+        EACH(input, m->depth) EACH(row, rows) to[input * ROWS + row] = x[row * m->depth + input];
+}
+
+/* So long that asking ahead pays, but several for each thread. */
+static int64_t group_of(int64_t rows, int64_t panels, int64_t panel_bytes) {
+    return rows > ROW_CHUNK ? 8 : most(1, least(131072 / panel_bytes, panels / (8 * threads_wanted)));
+}
+
+/* Rows up to here are few: they are read where they are. */
+int few_rows(void) { return 2 * ROWS; }
+
+/* `packed`: room for x, its rows made whole blocks; where rows are few, nothing. */
 void linear_bfloat16(int64_t rows, int64_t depth, int64_t outputs, const float *x, const void *panels, const float *bias,
-                     float *y) {
-    Map map = {rows, depth, outputs, panels, bias, NULL, x, y, group_of(rows, depth * PANEL * 2), NULL, NULL};
-    run(linear_item, &map, parts(rows, ROW_CHUNK) * parts(parts(outputs, PANEL), map.group));
+                     float *packed, float *y) {
+    int64_t all = parts(outputs, PANEL);
+    Map map = {rows, depth, outputs, panels, bias, NULL, x, y, group_of(rows, all, depth * PANEL * 2), packed, NULL, NULL};
+    int64_t groups = parts(all, map.group);
+    if (packed) {
+        run(pack_rows_item, &map, parts(rows, ROWS));
+        run(many_item, &map, parts(rows, ROW_CHUNK) * groups);
+    } else {
+        run(few_item, &map, groups);
+    }
 }
 
 /* `weight` [outputs, depth] into panels. */

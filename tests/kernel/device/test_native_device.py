@@ -91,7 +91,7 @@ def test_int8_is_the_oracle_with_the_same_weights(config: ModelConfig, kernels: 
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 6, 7, 13, 50, 100])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 6, 7, 13, 50, 200])
 @pytest.mark.parametrize(("width", "count"), [(7, 3), (64, 64), (600, 33), (1025, 130)])
 def test_linear_maps_of_any_size(kernels: Kernels, threads: int, rows: int, width: int, count: int) -> None:
     generator = torch.Generator().manual_seed(rows)
