@@ -25,7 +25,7 @@ from cadenza.server.options import Progress, ServeOptions
 GIBIBYTE = 1 << 30
 DEFAULT_KV_GIB = 1.0                      # a GPU has more: --kv-gib
 MOST_DEFAULT_TOKENS = 262_144             # of KV, where that is less: a small model need not fill a gibibyte
-SMALL_WEIGHT_BYTES = 256 << 20            # up to here weights are computed with as float32: exact, and fast enough
+SMALL_WEIGHT_BYTES = 256 << 20            # up to here a model is computed with as float32: exact, and fast enough
 FRACTIONS = 1000                          # of a progress that comes as a fraction
 
 

@@ -62,6 +62,11 @@ def _address(values: Tensor | None) -> int:
     return 0 if values is None else values.data_ptr()
 
 
+def is_bfloat16(weight: Tensor) -> bool:
+    """Whether nothing is lost when the weight is held as bfloat16: checkpoints stored so are, also in float32."""
+    return torch.equal(weight.to(torch.bfloat16).to(weight.dtype), weight)
+
+
 class NativeLinear:
     """bfloat16 weights, read as such."""
 
@@ -164,10 +169,11 @@ class NativeOperations:
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         if self._name == "int8":
             return NativeInt8Linear(weight, bias, self.kernels, self.scratch)
-        if self._name == "float32":
+        if self._name == "float32" and not is_bfloat16(weight):
             return linear(weight, bias)
-        return NarrowLinear(weight, bias) if multiplies_bfloat16() else NativeLinear(weight, bias, self.kernels,
-                                                                                      self.scratch)
+        if self._name == "bfloat16" and multiplies_bfloat16():
+            return NarrowLinear(weight, bias)
+        return NativeLinear(weight, bias, self.kernels, self.scratch)
 
     def norm(self, weight: Tensor, epsilon: float) -> Norm:
         return NativeNorm(weight, epsilon, self.kernels, self.scratch)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cadenza.inferlets.async_calls.cml import CALL, INTR, RESERVED, TRAP, Call, Code, Malformed, Parser
-from train.agent import USER, Agent
+from train.agent import THEN, USER, Agent
 from train.data import encode
 from train.dialogue import Dialogue, Interruption, Role, Turn, assistant, user
 from train.executor import Executor
@@ -22,7 +22,7 @@ from train.world import Split, World, split_of
 
 BUNDLED = Path(__file__).parents[2] / "kernel" / "model" / "bundled"
 PLANS = {"single": SINGLE, "parallel": PARALLEL, "multi_step": MULTI_STEP, "interrupts": INTERRUPTED}
-INTERRUPT = re.compile(r"\[INTR\](\w+)\[HEAD\]([^\[]*)\[END\]")
+INTERRUPT = re.compile(r"\[INTR\]([\w ]+)\[HEAD\]([^\[]*)\[END\]")
 
 
 def jobs(kind: str, count: int = 150) -> list[Job]:
@@ -65,7 +65,7 @@ def test_every_call_returns_once_and_every_chain_is_told_once(kind: str) -> None
         interrupts = INTERRUPT.findall("".join(found.text for found in turn.interruptions))
         returned = [name for name, _ in interrupts if name != USER]
         assert sorted(returned) == sorted(calls_of(turn))
-        assert all(value == job.replies[name].value for name, value in interrupts if name != USER)
+        assert all(value == job.replies[name.partition(THEN)[0]].value for name, value in interrupts if name != USER)
         left = {interrupt.left_out for interrupt in job.interrupts}
         for chain in job.chains:
             nouns = [request.function.noun for request in chain.requests]
@@ -102,7 +102,7 @@ def test_no_interrupt_stands_in_a_critical_section(kind: str) -> None:
 def test_a_later_step_uses_what_the_step_before_returned() -> None:
     used = 0
     for job in jobs("multi_step"):
-        calls = calls_of(asynchronous_turn(job))
+        calls = {name.partition(THEN)[0]: code for name, code in calls_of(asynchronous_turn(job)).items()}
         for chain in job.chains:
             for before, request in zip(chain.requests, chain.requests[1:], strict=False):
                 noun = request.function.noun
@@ -111,6 +111,25 @@ def test_a_later_step_uses_what_the_step_before_returned() -> None:
                     assert value in [str(argument) for _, argument in Code.parse(calls[noun]).named]
                     used += 1
     assert used > 50
+
+
+def test_an_id_says_what_the_result_is_for() -> None:
+    """The interrupt that brings it says what follows, unless the call failed."""
+    went_on = 0
+    for job in jobs("multi_step"):
+        turn = asynchronous_turn(job)
+        after = {request.function.noun: THEN.join(["", *names[:1]]) for chain in job.chains
+                 for place, request in enumerate(chain.requests)
+                 for names in [[later.function.noun for later in chain.requests[place + 1 :]]]}
+        calls = calls_of(turn)
+        assert all(name == name.partition(THEN)[0] + after[name.partition(THEN)[0]] for name in calls)
+        called = {name.partition(THEN)[0] for name in calls}
+        for name, value in INTERRUPT.findall(turn.written):
+            noun, then, follows = name.partition(THEN)
+            assert (f"The {noun} " in turn.text) is (not then or value.startswith("error: "))
+            assert not then or (follows in called) is not value.startswith("error: ")
+            went_on += bool(then)
+    assert went_on > 50
 
 
 def test_traces_interleave() -> None:

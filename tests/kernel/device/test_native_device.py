@@ -83,6 +83,22 @@ def test_bfloat16_is_the_oracle_but_for_what_it_holds(config: ModelConfig, kerne
     assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("config", [CONFIG, PARTICULAR, ODD, WIDE], ids=["plain", "particular", "odd", "wide"])
+def test_float32_loses_nothing(config: ModelConfig, kernels: Kernels) -> None:
+    with device(config, "float32", None) as oracle, device(config, "float32", kernels) as native:
+        expected, found = scene(Driver(oracle)), scene(Driver(native))
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_float32_reads_bfloat16_where_that_is_all_there_is(kernels: Kernels) -> None:
+    weight = torch.randn(8, 8, generator=torch.Generator().manual_seed(1))
+    operations = NativeOperations("float32", kernels)
+    assert isinstance(operations.linear(weight.to(torch.bfloat16).float()), NativeLinear)
+    finer = operations.linear(weight)
+    assert not isinstance(finer, NativeLinear)
+    assert torch.equal(finer(torch.eye(8)).T, weight)
+
+
 @pytest.mark.parametrize("config", [CONFIG, PARTICULAR], ids=["plain", "particular"])
 def test_int8_is_the_oracle_with_the_same_weights(config: ModelConfig, kernels: Kernels) -> None:
     with device(config, "int8", None) as oracle, device(config, "int8", kernels) as native:
