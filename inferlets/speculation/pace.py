@@ -16,7 +16,7 @@ from __future__ import annotations
 
 MOST = 24                  # tokens of a draft
 RATE = 0.25                # of the moving averages
-COMPARED_RATE = 0.125      # of drafts that were only compared
+COMPARED_RATE = 0.2        # of drafts that were only compared
 FIRST_PLAIN = 12           # tokens decoded plainly where nothing is found to draft, twice as many the next time
 UNTIL_PAID = 1 << 30       # where no draft pays: until one would have
 PROBE_TOKENS = 512         # decoded plainly, after which a pass is tried though none seems to pay

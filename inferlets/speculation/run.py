@@ -23,8 +23,8 @@ from cadenza.kv import File
 from .pace import COMPARED_RATE, Pace
 from .tree import Tree
 
-COMPARED = 8               # tokens of plain decoding with which a draft is compared,
-FEWEST = 3                 # and at least, though it is wrong sooner
+COMPARED = 8               # tokens of plain decoding with which a draft is compared
+MOST_UNSEEN = 64           # tokens until the next one, where drafts come to nothing: first COMPARED, then twice as many
 
 
 class Drafter(Protocol):
@@ -86,7 +86,8 @@ class SpeculativeRun(Run):
         self._plain: Run | None = None
         self._verified: Verification | None = None
         self._compared: tuple[Tree, int] | None = None       # a draft, and where in `_said` it begins
-        self._tick = 0.0                                     # when the last token of the plain run came
+        self._tick = 0.0                                     # when the plain run was last looked at,
+        self._unseen, self._unseen_until = 0, 1              # its tokens since, and how many there are to be
         self._decode(tokens, positions)
         self._drafter = speculation.drafter()
         self._drafter.follow([*file.tokens(0, before), *tokens])
@@ -122,7 +123,7 @@ class SpeculativeRun(Run):
             if tree is not None:
                 with contextlib.suppress(LimitExceeded):     # there is room for a token, but not for a draft
                     return await self._verify(tree, begun)
-            self._put_in, self._tick = self._waiting[:], 0.0
+            self._put_in, self._tick, self._unseen = self._waiting[:], 0.0, 0
             self._decode([self._said[-1], *(token for tokens in self._put_in for token in tokens)])
         assert self._plain is not None
         return await self._take_plain(self._plain)
@@ -138,23 +139,17 @@ class SpeculativeRun(Run):
         tokens = await run.take()
         if not self._said:
             self.computed_tokens, self.reused_tokens = run.computed_tokens, run.reused_tokens
-        self._measure(len(tokens), events.now())
+        self._unseen += len(tokens)
         tokens = self._with_what_was_put_in(tokens, run.interjected)
         if run.finish != "running":
             self._plain = None
         tokens = self._given(tokens)
         if run.finish not in ("running", "length") and self.finish == "running":
             self._end(run.finish)
-        self._drafter.learn()
-        if self._compare() and self._plain is not None:
+        if self.finish == "running" and self._unseen >= self._unseen_until and self._look() and self._plain is not None:
             run.stop()                                       # a draft pays now
             self._plain = None
         return tokens
-
-    def _measure(self, count: int, now: float) -> None:
-        if self._tick and count:
-            self._pace.decoded(count, now - self._tick)
-        self._tick = now
 
     def _with_what_was_put_in(self, tokens: list[int], ranges: Sequence[tuple[int, int]]) -> list[int]:
         """Sets `interjected`: what was among the inputs of a plain run comes before what it says."""
@@ -169,19 +164,21 @@ class SpeculativeRun(Run):
             self._tick = 0.0
         return [*before, *tokens]
 
-    def _compare(self) -> bool:
-        """Sees how a draft would have fared; whether the next one pays."""
-        if self.finish != "running":
-            return False
-        pays = False
+    def _look(self) -> bool:
+        """Sees how long plain tokens took, and how a draft would have fared; whether the next one pays."""
+        now = events.now()
+        if self._tick:
+            self._pace.decoded(self._unseen, now - self._tick)
+        self._tick, self._unseen = now, 0
+        self._drafter.learn()
+        pays, until = False, COMPARED
         if self._compared is not None:
             tree, first = self._compared
-            said = self._said[first:]
-            way = tree.way(said)
-            if len(said) < FEWEST or len(way) == len(said) < COMPARED:
-                return False                                 # it may come to pass yet
+            way = tree.way(self._said[first : first + COMPARED])
             self._pace.drafted(COMPARED, way, COMPARED_RATE)
             pays = len(way) > 1 and self._pace.size() > 0
+            until = COMPARED if way else min(2 * self._unseen_until, MOST_UNSEEN)
+        self._unseen_until = until
         self._compared = None if pays else (self._drafter.draft(COMPARED), len(self._said))
         return pays
 
@@ -218,7 +215,8 @@ class SpeculativeRun(Run):
 
     def _given(self, tokens: list[int]) -> list[int]:
         """What is given of them: up to an end, if there is one."""
-        put_in = {at for first, count in self.interjected for at in range(first, first + count)}
+        told = self.interjected
+        put_in = {at for first, count in told for at in range(first, first + count)} if told else ()
         for at, token in enumerate(tokens):
             self._said.append(token)
             if at in put_in:

@@ -281,7 +281,7 @@ def test_what_comes_again_comes_sooner_and_what_fails_not_later() -> None:
 def test_programs_of_a_user_learn_from_each_other_and_from_nobody_else() -> None:
     """One that was there listens; a newcomer asks; another user's hears nothing."""
     first = {"kind": "shared", "seeds": [0] * 6}
-    there, late = ({"kind": "shared", **more, "tokens": 60} for more in ({"waits": 0.4}, {"late": 0.4, "waits": 0.4}))
+    there, late = ({"kind": "shared", **more, "tokens": 120} for more in ({"waits": 0.4}, {"late": 0.4, "waits": 0.4}))
     (alone,), = simulate(in_kernel(there))
     _, *others = simulate(in_kernel(first, there, late, {**there, "user": "bob"}))
     assert [said[0] for said, in others] == [alone[0]] * 3
