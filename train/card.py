@@ -44,15 +44,16 @@ functions whose names are not verb_noun were not trained. It was trained on cont
 of text is `<|end|>` (id 2), `<|pad|>` is 0, `<|begin|>` is 1. Byte-level BPE, {vocabulary} tokens; digits and
 capitalised words never carry the space before them. Reserved for CML: `[CALL]` `[INTR]` `[TRAP]` `[END]` `[HEAD]`.
 
-**Asynchronous.** The system turn begins `Functions that interrupt:`. The call's id is the function's noun. Interrupts
-are written by the runtime alone, between any two tokens outside `[CALL]…[END]` and `[TRAP]…[END]`.
+**Asynchronous.** The system turn begins `Functions that interrupt:`. The call's id is the function's noun, and where
+another call of the chain waits for the result, `then` and that one's noun. Interrupts are written by the runtime alone,
+between any two tokens outside `[CALL]…[END]` and `[TRAP]…[END]`.
 ```
 <|system|>Functions that interrupt: find_hotel(guest, level), book_table(day), rate_boat(lane).<|end|>
 <|user|>Please find the hotel with guest Mara and level 3, then book the table for day that. Also rate the boat of 5.
 <|end|>
-<|assistant|>[CALL]hotel[HEAD]find_hotel(guest="Mara", level=3)[END][CALL]boat[HEAD]rate_boat(lane=5)[END][TRAP][END]
-[INTR]hotel[HEAD]Talo[END][CALL]table[HEAD]book_table(day="Talo")[END][TRAP][END][INTR]boat[HEAD]8[END]The boat is 8.
-[TRAP][END][INTR]table[HEAD]error: too busy[END] The table failed: too busy.<|end|>
+<|assistant|>[CALL]hotel then table[HEAD]find_hotel(guest="Mara", level=3)[END][CALL]boat[HEAD]rate_boat(lane=5)[END]
+[TRAP][END][INTR]hotel then table[HEAD]Talo[END][CALL]table[HEAD]book_table(day="Talo")[END][TRAP][END]
+[INTR]boat[HEAD]8[END]The boat is 8.[TRAP][END][INTR]table[HEAD]error: too busy[END] The table failed: too busy.<|end|>
 ```
 (without the line breaks). The user interrupts with the id `user`: `[INTR]user[HEAD]Also count the lamp of 4.[END]` or
 `[INTR]user[HEAD]Leave out the boat.[END]`, answered by a call, or by "The boat is left out."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cadenza.inferlets.async_calls.cml import Code
 from train.executor import SLOTS, random_seconds
 from train.functions import Chain, Function, new_function, new_request, value_of
 from train.world import World
@@ -50,6 +51,11 @@ class Job:
     def declared(self, manner: str) -> str:
         """The system turn: how the functions behave, and their names."""
         return f"{manner}: {', '.join(function.declared for function in self.functions)}."
+
+    def reply_to(self, code: str) -> Reply | None:
+        """What this call returns; None if it is to no function of the job. Raises `Malformed`."""
+        name = Code.parse(code).name
+        return next((self.replies.get(called.noun) for called in self.functions if called.name == name), None)
 
 
 @dataclass(frozen=True)

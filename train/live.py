@@ -19,7 +19,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM
 
-from cadenza.inferlets.async_calls.cml import Code, Malformed
+from cadenza.inferlets.async_calls.cml import Malformed
 from train.dialogue import CALL, END, PAD, Dialogue, Role
 from train.executor import Executor
 from train.jobs import Job
@@ -106,7 +106,7 @@ class SynchronousHost:
         return "".join(f"{Role.TOOL.token}{value}{END}" for value in results) + Role.ASSISTANT.token
 
     def _run(self, code: str, identity: str) -> str:
-        reply = self.job.replies.get(Code.parse(code).name.partition("_")[2])
+        reply = self.job.reply_to(code)
         self.executor.submit(identity, reply.seconds if reply else 0.0)
         return reply.value if reply else UNKNOWN_FUNCTION
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from cadenza.inferlets.async_calls.cml import Call, Code, Malformed, Parser, Trap, written_interrupt
+from cadenza.inferlets.async_calls.cml import Call, Malformed, Parser, Trap, written_interrupt
 from train.agent import USER, Agent
 from train.dialogue import Interruption, Role, Turn
 from train.executor import Executor
-from train.jobs import Job, UserInterrupt
+from train.jobs import Job, Reply, UserInterrupt
 from train.world import PIECES, Pieces
 
 UNKNOWN_FUNCTION = "error: unknown function"
@@ -55,16 +55,19 @@ class Runtime:
         if call.id is None or call.id in self.calls:
             raise Malformed(f"a call with the id {call.id}")
         self.calls[call.id] = call.code
-        reply = self.job.replies.get(call.id)
+        reply = self._reply(call.code)
         self.executor.submit(call.id, reply.seconds if reply else 0.0)
 
     def _value(self, identity: str) -> str:
+        reply = self._reply(self.calls[identity])
+        return reply.value if reply else UNKNOWN_FUNCTION
+
+    def _reply(self, code: str) -> Reply | None:
+        """What the called function returns; None if there is no such function."""
         try:
-            name = Code.parse(self.calls[identity]).name
+            return self.job.reply_to(code)
         except Malformed:
-            return UNKNOWN_FUNCTION
-        reply = self.job.replies.get(identity)
-        return reply.value if reply and name.endswith(f"_{identity}") else UNKNOWN_FUNCTION
+            return None
 
     def _wait(self) -> None:
         self.stuck = self.executor.idle and not self.users
