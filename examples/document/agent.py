@@ -5,7 +5,7 @@ import asyncio
 import cadenza
 
 DOCUMENT = "Vera lives in Lisbon. Vera keeps a red kite."
-QUESTIONS = ("Where does Vera live?", "What does Vera keep?", "Where does Clara live?")
+QUESTIONS = ("Where does Vera live?", "What does Vera keep?", "Where does Bruno live?")
 
 
 async def answer(document: cadenza.Context, question: str) -> str:

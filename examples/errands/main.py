@@ -25,7 +25,7 @@ tools = Toolbox()
 async def read_report(topic: object) -> str:
     """What a report found."""
     await asyncio.sleep(0.3)
-    return "otter"
+    return "rain"
 
 
 @tools.add(seconds=2.0)
