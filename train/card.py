@@ -37,8 +37,8 @@ wrong. Requests must be worded as in the examples below: the function's verb and
 name; one alone may stand without. (Several without names it often gave to the wrong parameters.) Two calls of one
 function in one task, nested values (lists, texts with quotation marks or several words), optional arguments, and
 functions whose names are not verb_noun were not trained. Values are numbers, names, and the words of training; another
-lower-case word it may replace by one of those ("otter" by "anchor"). It was trained on contexts of up to 768 tokens, most
-below 512; beyond that expect it to get worse.
+lower-case word it may replace by one of those ("otter" by "anchor"). It was trained on contexts of up to 768 tokens,
+most below 512; beyond that expect it to get worse.
 
 ## Format
 `<|begin|>`, then turns: `<|system|>…<|end|>`, `<|user|>…<|end|>`, `<|assistant|>…<|end|>`, `<|tool|>…<|end|>`. The end
