@@ -37,6 +37,11 @@ def calls_of(turn: Turn) -> dict[str, str]:
     return {call.id: call.code for call in found if call.id}
 
 
+def noun_of(identity: str) -> str:
+    """What is called, without what its result is for."""
+    return identity.partition(THEN)[0]
+
+
 def test_the_longest_starts_first_and_never_more_run_than_slots() -> None:
     executor = Executor(slots=2)
     for name, seconds in {"a": 1.0, "b": 5.0, "c": 2.0, "d": 3.0, "e": 1.5}.items():
@@ -65,7 +70,7 @@ def test_every_call_returns_once_and_every_chain_is_told_once(kind: str) -> None
         interrupts = INTERRUPT.findall("".join(found.text for found in turn.interruptions))
         returned = [name for name, _ in interrupts if name != USER]
         assert sorted(returned) == sorted(calls_of(turn))
-        assert all(value == job.replies[name.partition(THEN)[0]].value for name, value in interrupts if name != USER)
+        assert all(value == job.replies[noun_of(name)].value for name, value in interrupts if name != USER)
         left = {interrupt.left_out for interrupt in job.interrupts}
         for chain in job.chains:
             nouns = [request.function.noun for request in chain.requests]
@@ -102,7 +107,7 @@ def test_no_interrupt_stands_in_a_critical_section(kind: str) -> None:
 def test_a_later_step_uses_what_the_step_before_returned() -> None:
     used = 0
     for job in jobs("multi_step"):
-        calls = {name.partition(THEN)[0]: code for name, code in calls_of(asynchronous_turn(job)).items()}
+        calls = {noun_of(name): code for name, code in calls_of(asynchronous_turn(job)).items()}
         for chain in job.chains:
             for before, request in zip(chain.requests, chain.requests[1:], strict=False):
                 noun = request.function.noun
@@ -118,12 +123,13 @@ def test_an_id_says_what_the_result_is_for() -> None:
     went_on = 0
     for job in jobs("multi_step"):
         turn = asynchronous_turn(job)
-        after = {request.function.noun: THEN.join(["", *names[:1]]) for chain in job.chains
-                 for place, request in enumerate(chain.requests)
-                 for names in [[later.function.noun for later in chain.requests[place + 1 :]]]}
+        after = {step.function.noun: later.function.noun for chain in job.chains
+                 for step, later in zip(chain.requests, chain.requests[1:], strict=False)}
         calls = calls_of(turn)
-        assert all(name == name.partition(THEN)[0] + after[name.partition(THEN)[0]] for name in calls)
-        called = {name.partition(THEN)[0] for name in calls}
+        for name in calls:
+            noun = noun_of(name)
+            assert name == (noun + THEN + after[noun] if noun in after else noun)
+        called = {noun_of(name) for name in calls}
         for name, value in INTERRUPT.findall(turn.written):
             noun, then, follows = name.partition(THEN)
             assert (f"The {noun} " in turn.text) is (not then or value.startswith("error: "))
