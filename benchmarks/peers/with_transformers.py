@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
 import torch
 import transformers
 
+from benchmarks.peers.faster import faster_dtype
 from benchmarks.peers.model import prompt
 from benchmarks.peers.serving import serve
-
-
-def faster_dtype() -> str:
-    """bfloat16 is what the weights are stored in; on a CPU without instructions for it, it may be far slower."""
-    def seconds(dtype: torch.dtype, rows: int) -> float:
-        x, weight = torch.randn(rows, 896).to(dtype), torch.randn(4864, 896).to(dtype)
-        best = math.inf
-        for _ in range(3):
-            started = time.perf_counter()
-            torch.nn.functional.linear(x, weight)
-            best = min(best, time.perf_counter() - started)
-        return best
-
-    ratio = math.prod(seconds(torch.bfloat16, rows) / seconds(torch.float32, rows) for rows in (1, 128))
-    return "bfloat16" if ratio < 1 else "float32"
 
 
 class Transformers:

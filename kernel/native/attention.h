@@ -26,14 +26,28 @@ typedef struct {
     int64_t tokens;
 } Layer;
 
+typedef struct {                      /* tokens that are read at once: where they lie, and where they stand in the row */
+    int64_t slots[TILE], count;
+    int32_t offsets[TILE], positions[TILE];
+} Tile;
+
 typedef struct {
     float queries[MOST_QUERIES * MOST_HEAD_DIM], turned[MOST_QUERIES * MOST_HEAD_DIM], sums[MOST_QUERIES * MOST_HEAD_DIM];
     float keys[MOST_HEAD_DIM * TILE], values[TILE * MOST_HEAD_DIM], scores[MOST_QUERIES * TILE];
     float rows[8 * MOST_HEAD_DIM], largest[MOST_QUERIES], weights[MOST_QUERIES];
-    int32_t offsets[TILE], positions[TILE];
-    int64_t slots[TILE], count;
     int64_t wide;                                    /* head_dim, up to whole panels */
+    Tile tile;
 } Block;
+
+typedef struct {                      /* a block of tokens of a row, and the head */
+    const Layer *layer;
+    int64_t head, row, first, start, tokens;         /* first: in the row; start: in the step */
+    int64_t length, before;                          /* of the row, and without its own tokens */
+    const uint8_t *named;                            /* [tokens, length], or none */
+    int64_t whole;                                   /* up to this offset all are named by all of its tokens */
+    int alone;                                       /* each token reads the row's own by itself */
+    const float *queries;
+} Item;
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
@@ -73,8 +87,8 @@ static void turn_keys(Block *b, int64_t token, int64_t count, int64_t size) {
 static void read_tile(const Layer *l, Block *b, int64_t head) {
     const Reading *r = l->r;
     int64_t size = r->head_dim;
-    EACH(token, b->count) {
-        int64_t at = (head * r->slots + b->slots[token]) * size;
+    EACH(token, b->tile.count) {
+        int64_t at = (head * r->slots + b->tile.slots[token]) * size;
         float *key = b->rows + token % 8 * MOST_HEAD_DIM, *value = b->values + token * b->wide;
         if (r->kind == BFLOAT16) {
             const uint16_t *held_key = (const uint16_t *)l->held_keys + at, *held_value = (const uint16_t *)l->held_values + at;
@@ -84,7 +98,7 @@ static void read_tile(const Layer *l, Block *b, int64_t head) {
             memcpy(key, (const float *)l->held_keys + at, size * sizeof(float));
             memcpy(value, (const float *)l->held_values + at, size * sizeof(float));
         }
-        if (token % 8 == 7 || token == b->count - 1) turn_keys(b, token / 8 * 8, token % 8 + 1, size);
+        if (token % 8 == 7 || token == b->tile.count - 1) turn_keys(b, token / 8 * 8, token % 8 + 1, size);
     }
 }
 
@@ -100,20 +114,20 @@ INLINE float sum_of(floats some) {
     return found;
 }
 
-/* 0 for a token of the tile that token `number` of the row sees, else −∞. */
-static void hide(const Reading *r, const Block *b, int64_t row, int64_t number, int64_t offset, int64_t length,
-                 float *hidden) {
-    int32_t own = r->positions[r->row_starts[row] + number];
-    const uint8_t *named = r->named_starts[row] < 0 ? NULL : r->named + r->named_starts[row] + number * length;
-    EACH(i, b->count) {
-        int seen = b->offsets[i] <= offset && b->positions[i] <= own && (!r->window || b->positions[i] > own - r->window);
-        hidden[i] = seen && (!named || named[b->offsets[i]]) ? 0.0f : -INFINITY;
+/* 0 for what token `token` of the block sees of the tile, else −∞. */
+static void hide(const Block *b, const Item *t, int64_t token, float *hidden) {
+    const Reading *r = t->layer->r;
+    int32_t own = r->positions[t->start + token], offset = t->before + t->first + token;
+    const uint8_t *named = t->named ? t->named + token * t->length : NULL;
+    EACH(i, b->tile.count) {
+        int seen = b->tile.offsets[i] <= offset && b->tile.positions[i] <= own && (!r->window || b->tile.positions[i] > own - r->window);
+        hidden[i] = seen && (!named || named[b->tile.offsets[i]]) ? 0.0f : -INFINITY;
     }
 }
 
-/* The scores of a query become weights; the running sums of the query are brought to the new maximum. */
-static void add_scores(const Reading *r, Block *b, int64_t number, const float *hidden) {
-    floats *scores = (floats *)(b->scores + number * TILE), top = ZERO - INFINITY, sum = ZERO;
+/* The scores of query `number` become weights; its running sums are brought to the new maximum. */
+static void add_scores(const Reading *r, Block *b, int64_t number, floats *scores, const float *hidden) {
+    floats top = ZERO - INFINITY, sum = ZERO;
     EACH(i, TILE / LANES) {
         if (r->cap != 0.0f) scores[i] = r->cap * hyperbolic_tangent(scores[i] * (1.0f / r->cap));
         scores[i] += *(const floats *)(hidden + i * LANES);
@@ -132,42 +146,42 @@ static void add_scores(const Reading *r, Block *b, int64_t number, const float *
     if (kept != 1.0f) EACH(i, b->wide / LANES) ((floats *)(b->sums + number * b->wide))[i] *= kept;
 }
 
-/* Adds what a tile says to the sums of `tokens` tokens from row-local `first` on. `all`: each sees all of it. */
-static void add_tile(const Layer *l, Block *b, int64_t row, int64_t first, int64_t tokens, int all, int64_t before,
-                     const float *queries, int64_t length) {
-    const Reading *r = l->r;
-    int64_t many = tokens * r->group;
-    EACH(part, TILE / PANEL)
-        products(FLOAT32, many, queries, r->head_dim, b->keys + part * PANEL, TILE, r->head_dim, NULL,
-                 b->scores + part * PANEL, TILE, PANEL, NO_BIAS);
+/* Adds what a tile says to the sums of `tokens` tokens of the block, the first of them number `token` of it. `all`: each
+   sees all of the tile. */
+static void add_tile(Block *b, const Item *t, int64_t token, int64_t tokens, int all) {
+    const Reading *r = t->layer->r;
+    int64_t many = tokens * r->group, number = token * r->group;
+    products(FLOAT32, many, t->queries + number * r->head_dim, r->head_dim, b->keys, TILE / PANEL, PANEL, TILE,
+             r->head_dim, NULL, b->scores, TILE, TILE, NO_BIAS);
     float hidden[TILE];
-    EACH(i, TILE) hidden[i] = i < b->count ? 0.0f : -INFINITY;
-    EACH(token, tokens) {
-        if (!all) hide(r, b, row, first + token, before + first + token, length, hidden);
-        EACH(query, r->group) add_scores(r, b, token * r->group + query, hidden);
+    EACH(i, TILE) hidden[i] = i < b->tile.count ? 0.0f : -INFINITY;
+    EACH(other, tokens) {
+        if (!all) hide(b, t, token + other, hidden);
+        EACH(query, r->group)
+            add_scores(r, b, number + other * r->group + query, (floats *)(b->scores + (other * r->group + query) * TILE),
+                       hidden);
     }
-    EACH(part, b->wide / PANEL)
-        products(FLOAT32, many, b->scores, TILE, b->values + part * PANEL, b->wide, b->count, NULL,
-                 b->sums + part * PANEL, b->wide, PANEL, NULL);
+    products(FLOAT32, many, b->scores, TILE, b->values, b->wide / PANEL, PANEL, b->wide, b->tile.count, NULL,
+             b->sums + number * b->wide, b->wide, b->wide, NULL);
 }
 
-/* A full tile, or the last of those that are read with one shift. */
-static void flush(const Layer *l, Block *b, int64_t head, int64_t row, int64_t first, int64_t tokens, int64_t before,
-                  const float *queries, int64_t length) {
-    const Reading *r = l->r;
-    const int32_t *own = r->positions + r->row_starts[row] + first;
+/* A full tile, or the last of those that are read with one shift, for some tokens of the block. */
+static void flush(Block *b, const Item *t, int64_t token, int64_t tokens) {
+    const Reading *r = t->layer->r;
+    const int32_t *own = r->positions + t->start + token;
     int32_t low = INT32_MAX, high = INT32_MIN, own_low = INT32_MAX, own_high = INT32_MIN;
-    if (!b->count) return;
-    EACH(i, b->count) low = least(low, b->positions[i]), high = most(high, b->positions[i]);
+    if (!b->tile.count) return;
+    EACH(i, b->tile.count) low = least(low, b->tile.positions[i]), high = most(high, b->tile.positions[i]);
     EACH(i, tokens) own_low = least(own_low, own[i]), own_high = most(own_high, own[i]);
     int none = low > own_high || (r->window && high <= own_low - r->window);
     if (!none) {
-        int all = b->offsets[b->count - 1] <= before + first && high <= own_low
-                  && (!r->window || low > own_high - r->window) && r->named_starts[row] < 0;
-        read_tile(l, b, head);
-        add_tile(l, b, row, first, tokens, all, before, queries, length);
+        int32_t last = b->tile.offsets[b->tile.count - 1];
+        int all = last <= t->before + t->first + token && last < t->whole && high <= own_low
+                  && (!r->window || low > own_high - r->window);
+        read_tile(t->layer, b, t->head);
+        add_tile(b, t, token, tokens, all);
     }
-    b->count = 0;
+    b->tile.count = 0;
 }
 
 /* The queries of the block, as if keys stood where the segment is read. */
@@ -190,55 +204,99 @@ static void ask_page(const Layer *l, int64_t head, int64_t page) {
     }
 }
 
-static void attention_item(const void *task, int64_t item) {
+/* `run` tokens from a slot on go into the tile of so many tokens of the block. What a token that reads alone does not
+   see is left out: so all that it sees lies in its tiles as it would if nothing else were there. */
+static void add_slots(Block *b, const Item *t, int64_t slot, int64_t offset, int64_t run, int32_t shift, int64_t token,
+                      int64_t tokens) {
+    const Reading *r = t->layer->r;
+    const uint8_t *named = t->alone && offset >= t->before ? t->named + token * t->length : NULL;
+    for (int64_t i = 0, some; i < run; i += some) {
+        if (named && !named[offset + i]) { some = 1; continue; }
+        some = named ? 1 : least(run - i, TILE - b->tile.count);
+        for (int64_t j = i; j < i + some; j++) {
+            b->tile.slots[b->tile.count] = slot + j, b->tile.offsets[b->tile.count] = offset + j;
+            b->tile.positions[b->tile.count++] = r->slot_positions[slot + j] + shift;
+        }
+        if (b->tile.count == TILE) flush(b, t, token, tokens);
+    }
+}
+
+/* What lies from offset `from` to `to` of a segment. */
+static void read_segment(Block *b, const Item *t, int64_t segment, int64_t from, int64_t to, int64_t token, int64_t tokens) {
+    const Reading *r = t->layer->r;
+    int64_t first = r->segment_firsts[segment], skip = r->segment_skips[segment];
+    const int32_t *pages = r->pages + r->page_starts[segment], *end = r->pages + r->page_starts[segment + 1];
+    const int32_t *asked = NULL;
+    to = least(to, first + r->segment_tokens[segment]);
+    for (int64_t offset = most(from, first), run; offset < to; offset += run) {
+        int64_t place = skip + offset - first;
+        const int32_t *page = pages + place / r->page_tokens;
+        run = least(to - offset, r->page_tokens - place % r->page_tokens);
+        for (asked = asked ? asked : page; asked < end && asked <= page + parts(TILE, r->page_tokens); asked++)
+            ask_page(t->layer, t->head, *asked);
+        add_slots(b, t, *page * r->page_tokens + place % r->page_tokens, offset, run, r->segment_shifts[segment], token,
+                  tokens);
+    }
+}
+
+/* The row's own tokens, read by each of the block by itself, behind what all of them have read. */
+static void read_alone(Block *b, const Item *t, int64_t segment) {
+    Tile begun = b->tile;
+    EACH(token, t->tokens) {
+        b->tile = begun;
+        read_segment(b, t, segment, t->before, t->before + t->first + token + 1, token, 1);
+        flush(b, t, token, 1);
+    }
+}
+
+static Item item_of(const Layer *l, int64_t place) {
+    const Reading *r = l->r;
+    Item t = {.layer = l, .head = place % r->kv_heads, .row = r->item_rows[place / r->kv_heads],
+              .first = r->item_firsts[place / r->kv_heads]};
+    int64_t count = r->row_starts[t.row + 1] - r->row_starts[t.row], last = r->segment_starts[t.row + 1] - 1;
+    t.start = r->row_starts[t.row] + t.first, t.tokens = least(r->item_tokens, count - t.first);
+    t.length = t.whole = r->segment_firsts[last] + r->segment_tokens[last], t.before = t.length - count;
+    if (r->named_starts[t.row] >= 0) {
+        t.named = r->named + r->named_starts[t.row] + t.first * t.length, t.alone = count <= MOST_ALONE;
+        EACH(token, t.tokens) {
+            const uint8_t *hidden = memchr(t.named + token * t.length, 0, t.whole);
+            if (hidden) t.whole = hidden - (t.named + token * t.length);
+        }
+    }
+    return t;
+}
+
+static void attention_item(const void *task, int64_t place) {
     const Layer *l = task;
     const Reading *r = l->r;
+    Item item = item_of(l, place), *t = &item;
     Block block, *b = &block;
-    int64_t head = item % r->kv_heads, row = r->item_rows[item / r->kv_heads], first = r->item_firsts[item / r->kv_heads];
-    int64_t start = r->row_starts[row] + first, count = r->row_starts[row + 1] - r->row_starts[row];
-    int64_t tokens = least(r->item_tokens, count - first), many = tokens * r->group;
-    int64_t segments = r->segment_starts[row], last = r->segment_starts[row + 1] - 1;
-    int64_t length = r->segment_firsts[last] + r->segment_tokens[last], before = length - count;
-    b->wide = parts(r->head_dim, PANEL) * PANEL, b->count = 0;
+    int64_t many = t->tokens * r->group, last = r->segment_starts[t->row + 1] - 1;
+    b->wide = parts(r->head_dim, PANEL) * PANEL, b->tile.count = 0;
     memset(b->sums, 0, many * b->wide * sizeof(float));
     memset(b->values, 0, TILE * b->wide * sizeof(float));
     memset(b->keys, 0, r->head_dim * TILE * sizeof(float));
     EACH(number, many) {
-        const float *from = l->queries + (start + number / r->group) * l->pitch + (head * r->group + number % r->group) * r->head_dim;
+        int64_t token = number / r->group, query = number % r->group;
+        const float *from = l->queries + (t->start + token) * l->pitch + (t->head * r->group + query) * r->head_dim;
         EACH(i, r->head_dim) b->queries[number * r->head_dim + i] = from[i] / sqrtf((float)r->head_dim);
         b->largest[number] = -INFINITY, b->weights[number] = 0;
     }
-    for (int64_t segment = segments; segment <= last; segment++) {
-        const float *queries = turned_for(r, b, segment, many);
-        int64_t first_offset = r->segment_firsts[segment], place = r->segment_skips[segment] % r->page_tokens;
-        int64_t left = least(r->segment_tokens[segment], before + first + tokens - first_offset);
-        const int32_t *page = r->pages + r->page_starts[segment] + r->segment_skips[segment] / r->page_tokens;
-        const int32_t *asked = page, *end = r->pages + r->page_starts[segment + 1];
-        for (; left > 0; page++, place = 0) {
-            int64_t run = least(left, r->page_tokens - place), slot = *page * r->page_tokens + place;
-            for (; asked < end && asked <= page + parts(TILE, r->page_tokens); asked++) ask_page(l, head, *asked);
-            left -= run;
-            for (int64_t some; run; run -= some, slot += some, first_offset += some) {
-                some = least(run, TILE - b->count);
-                EACH(i, some) {
-                    b->slots[b->count + i] = slot + i, b->offsets[b->count + i] = first_offset + i;
-                    b->positions[b->count + i] = r->slot_positions[slot + i] + r->segment_shifts[segment];
-                }
-                b->count += some;
-                if (b->count == TILE) flush(l, b, head, row, first, tokens, before, queries, length);
-            }
-        }
-        if (segment == last || r->turns[segment] != r->turns[segment + 1])
-            flush(l, b, head, row, first, tokens, before, queries, length);
+    for (int64_t segment = r->segment_starts[t->row]; segment <= last; segment++) {
+        t->queries = turned_for(r, b, segment, many);
+        read_segment(b, t, segment, 0, t->alone ? t->before : t->before + t->first + t->tokens, 0, t->tokens);
+        if (segment == last && t->alone) read_alone(b, t, segment);
+        else if (segment == last || r->turns[segment] != r->turns[segment + 1]) flush(b, t, 0, t->tokens);
     }
     EACH(number, many) {
         float largest = b->largest[number], weight = b->weights[number], kept = 1.0f;
         if (l->sinks && largest > -INFINITY) {
-            float sink = l->sinks[head * r->group + number % r->group], above = sink > largest ? sink : largest;
+            float sink = l->sinks[t->head * r->group + number % r->group], above = sink > largest ? sink : largest;
             kept = expf(largest - above);
             weight = weight * kept + expf(sink - above);
         }
-        float *to = l->out + ((start + number / r->group) * r->kv_heads + head) * r->group * r->head_dim + number % r->group * r->head_dim;
+        int64_t token = number / r->group, query = number % r->group;
+        float *to = l->out + (((t->start + token) * r->kv_heads + t->head) * r->group + query) * r->head_dim;
         EACH(i, r->head_dim) to[i] = weight > 0 ? b->sums[number * b->wide + i] * kept / weight : 0.0f;
     }
 }

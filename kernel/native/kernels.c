@@ -8,7 +8,9 @@
                                                        attention.h         attention over pages
 
    Invariants. Every function may be called from any thread, one at a time (`entered`). Sums are made in float32, in an
-   order that does not depend on the number of threads. Nothing is allocated but threads. */
+   order that depends neither on the number of threads nor on what else is in the step: so what a token's logits are to
+   the last bit does not depend on whether it was decoded, prefilled or drafted, nor beside whom. Nothing is allocated
+   but threads. */
 
 #include "vectors.h"
 #include "threads.h"

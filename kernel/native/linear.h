@@ -22,71 +22,76 @@ INLINE void fetch(const int kind, const void *panel, int64_t step, int64_t input
 /* Of few rows the weights come from memory: those that are read next are asked for meanwhile, `pace` bytes an input. */
 typedef struct { const char *place; int64_t pace; } Asked;
 
-/* out[row][half] += Σ x[row][input] · panel[input][half]. Rows of x lie `pitch` values apart, inputs `apart`; `rows`,
-   `ways` and `apart` are constants where it is called. */
-INLINE void product(const int rows, const int ways, const int kind, const float *x, int64_t pitch, const int apart,
-                    const void *panel, int64_t step, int64_t depth, Asked next, floats (*out)[2]) {
-    floats sums[WAYS][ROWS][2], low, high;
-    UNROLL for (int way = 0; way < ways; way++)
-        UNROLL for (int row = 0; row < rows; row++)
-            UNROLL for (int half = 0; half < 2; half++) sums[way][row][half] = way ? ZERO : out[row][half];
-    int64_t input = 0;
-    for (; input + ways <= depth; input += ways) {
-        UNROLL for (int way = 0; way < ways; way++) {
-            if (kind == BFLOAT16 && apart == 1) __builtin_prefetch(next.place), next.place += next.pace;
-            fetch(kind, panel, step, input + way, &low, &high);
+/* out[panel][row][half] += Σ x[row][input] · panel[input][half], one input after the other: so a sum is the same to its
+   last bit whatever the number of rows. Where rows are few, several panels are computed together: enough sums are under
+   way then to hide the latency of an addition. Rows of x lie `pitch` values apart, inputs `apart`, panels `across`;
+   `rows`, `panels` and `apart` are constants where it is called. */
+INLINE void product(const int rows, const int panels, const int kind, const float *x, int64_t pitch, const int apart,
+                    const void *weights, int64_t across, int64_t step, int64_t depth, Asked next,
+                    floats (*out)[ROWS][2]) {
+    int64_t size = kind == BFLOAT16 ? sizeof(uint16_t) : sizeof(float);
+    floats low, high;
+    EACH(input, depth) {
+        UNROLL for (int panel = 0; panel < panels; panel++) {
+            if (kind == BFLOAT16 && apart == 1) __builtin_prefetch(next.place + panel * across * size);
+            fetch(kind, (const char *)weights + panel * across * size, step, input, &low, &high);
             UNROLL for (int row = 0; row < rows; row++) {
-                sums[way][row][0] += x[row * pitch + (input + way) * apart] * low;
-                sums[way][row][1] += x[row * pitch + (input + way) * apart] * high;
+                out[panel][row][0] += x[row * pitch + input * apart] * low;
+                out[panel][row][1] += x[row * pitch + input * apart] * high;
             }
         }
+        next.place += next.pace;
     }
-    for (; input < depth; input++) {
-        fetch(kind, panel, step, input, &low, &high);
-        UNROLL for (int row = 0; row < rows; row++) {
-            sums[0][row][0] += x[row * pitch + input * apart] * low;
-            sums[0][row][1] += x[row * pitch + input * apart] * high;
-        }
-    }
-    UNROLL for (int row = 0; row < rows; row++)
-        UNROLL for (int half = 0; half < 2; half++) {
-            UNROLL for (int way = 1; way < ways; way++) sums[0][row][half] += sums[way][row][half];
-            out[row][half] = sums[0][row][half];
-        }
 }
 
 /* The same with y in memory. y has `columns` outputs; those past them are not written. */
-INLINE void product_at(const int rows, const int ways, const int kind, const float *x, int64_t pitch, const int apart,
-                       const void *panel, int64_t step, int64_t depth, Asked next, float *y, int64_t y_pitch,
-                       int64_t columns, const float *start) {
-    floats out[ROWS][2];
-    UNROLL for (int row = 0; row < rows; row++) {
-        const float *from = start ? start : y + row * y_pitch;
-        if (start || columns == PANEL) {
-            out[row][0] = *(const floats *)from;
-            out[row][1] = *(const floats *)(from + LANES);
-        } else {
-            out[row][0] = out[row][1] = ZERO;
-            memcpy(out[row], from, columns * sizeof(float));
+INLINE void product_at(const int rows, const int panels, const int kind, const float *x, int64_t pitch, const int apart,
+                       const void *weights, int64_t across, int64_t step, int64_t depth, Asked next, float *y,
+                       int64_t y_pitch, int64_t columns, const float *start) {
+    floats out[TOGETHER][ROWS][2];
+    UNROLL for (int panel = 0; panel < panels; panel++)
+        UNROLL for (int row = 0; row < rows; row++) {
+            const float *from = (start ? start : y + row * y_pitch) + panel * PANEL;
+            if (start || columns >= (panel + 1) * PANEL) {
+                out[panel][row][0] = *(const floats *)from;
+                out[panel][row][1] = *(const floats *)(from + LANES);
+            } else {
+                out[panel][row][0] = out[panel][row][1] = ZERO;
+                memcpy(out[panel][row], from, (columns - panel * PANEL) * sizeof(float));
+            }
         }
-    }
-    product(rows, ways, kind, x, pitch, apart, panel, step, depth, next, out);
-    UNROLL for (int row = 0; row < rows; row++) {
-        if (columns == PANEL) {
-            *(floats *)(y + row * y_pitch) = out[row][0];
-            *(floats *)(y + row * y_pitch + LANES) = out[row][1];
-        } else {
-            memcpy(y + row * y_pitch, out[row], columns * sizeof(float));
+    product(rows, panels, kind, x, pitch, apart, weights, across, step, depth, next, out);
+    UNROLL for (int panel = 0; panel < panels; panel++)
+        UNROLL for (int row = 0; row < rows; row++) {
+            float *to = y + row * y_pitch + panel * PANEL;
+            if (columns >= (panel + 1) * PANEL) {
+                *(floats *)to = out[panel][row][0];
+                *(floats *)(to + LANES) = out[panel][row][1];
+            } else {
+                memcpy(to, out[panel][row], (columns - panel * PANEL) * sizeof(float));
+            }
         }
-    }
 }
 
-#define ROW_CASE(rows, ways) \
-    case rows: product_at(rows, ways, kind, x, pitch, apart, panel, step, depth, next, y, y_pitch, columns, start); break;
+#define ROW_CASE(rows, together) \
+    case rows: \
+        for (; left >= together; left -= together) { \
+            product_at(rows, together, kind, x, pitch, apart, weights, across, step, depth, next, y, y_pitch, columns, start); \
+            weights = (const char *)weights + together * across * size, next.place += together * across * size; \
+            y += together * PANEL, columns -= together * PANEL, start += start ? together * PANEL : 0; \
+        } \
+        for (; together > 1 && left; left--) { \
+            product_at(rows, 1, kind, x, pitch, apart, weights, across, step, depth, next, y, y_pitch, columns, start); \
+            weights = (const char *)weights + across * size, next.place += across * size; \
+            y += PANEL, columns -= PANEL, start += start ? PANEL : 0; \
+        } \
+        break;
 
-INLINE void product_rows(const int kind, int64_t rows, const float *x, int64_t pitch, const int apart, const void *panel,
-                         int64_t step, int64_t depth, Asked next, float *y, int64_t y_pitch, int64_t columns,
-                         const float *start) {
+/* Of `panels` panels, which lie `across` values apart. */
+INLINE void product_rows(const int kind, int64_t rows, const float *x, int64_t pitch, const int apart, const void *weights,
+                         int64_t panels, int64_t across, int64_t step, int64_t depth, Asked next, float *y,
+                         int64_t y_pitch, int64_t columns, const float *start) {
+    int64_t left = panels, size = kind == BFLOAT16 ? sizeof(uint16_t) : sizeof(float);
     switch (rows) {
         ROW_CASE(1, 4) ROW_CASE(2, 2) ROW_CASE(3, 2) ROW_CASE(4, 1) ROW_CASE(5, 1) ROW_CASE(6, 1)
 #if ROWS > 6
@@ -95,24 +100,27 @@ INLINE void product_rows(const int kind, int64_t rows, const float *x, int64_t p
     }
 }
 
-/* Rows are cut into blocks of almost the same size, none above ROWS; each asks for its share of the panel's depth that
-   is read next. */
-static void products(const int kind, int64_t rows, const float *x, int64_t pitch, const void *panel, int64_t step,
-                     int64_t depth, const char *next, float *y, int64_t y_pitch, int64_t columns, const float *start) {
+/* Rows are cut into blocks of almost the same size, none above ROWS; each asks for its share of the panels' depth that
+   is read next. With a `start` there are at most TOGETHER panels. */
+static void products(const int kind, int64_t rows, const float *x, int64_t pitch, const void *weights, int64_t panels,
+                     int64_t across, int64_t step, int64_t depth, const char *next, float *y, int64_t y_pitch,
+                     int64_t columns, const float *start) {
     Asked asked = {next, PANEL * 2 / parts(rows, ROWS)};
     for (int64_t left = parts(rows, ROWS); left; left--, asked.place += depth * asked.pace) {
         int64_t some = parts(rows, left);
-        product_rows(kind, some, x, pitch, 1, panel, step, depth, asked, y, y_pitch, columns, start);
+        product_rows(kind, some, x, pitch, 1, weights, panels, across, step, depth, asked, y, y_pitch, columns, start);
         x += some * pitch, y += some * y_pitch, rows -= some;
     }
 }
 
-/* The same of many rows, packed in blocks of ROWS, `block` values apart; in a block lies input after input. */
+/* The same of many rows and one panel. They are packed in blocks of ROWS, `block` values apart; in a block lies input
+   after input. */
 static void packed_products(int64_t rows, const float *x, int64_t block, const void *panel, int64_t depth, float *y,
                             int64_t y_pitch, int64_t columns, const float *start) {
     Asked nothing = {0};
     for (; rows > 0; rows -= ROWS, x += block, y += ROWS * y_pitch)
-        product_rows(BFLOAT16, least(rows, ROWS), x, 1, ROWS, panel, PANEL, depth, nothing, y, y_pitch, columns, start);
+        product_rows(BFLOAT16, least(rows, ROWS), x, 1, ROWS, panel, 1, 0, PANEL, depth, nothing, y, y_pitch, columns,
+                     start);
 }
 
 typedef struct {
@@ -127,7 +135,7 @@ typedef struct {
     const float *row_scales;
 } Map;
 
-static const float NO_BIAS[PANEL];
+static const float NO_BIAS[TOGETHER * PANEL];
 
 /* What a panel's outputs begin with; none where inputs before have begun them. */
 INLINE const float *start_of(const Map *m, int64_t panel, int64_t input) {
@@ -138,14 +146,16 @@ INLINE const float *start_of(const Map *m, int64_t panel, int64_t input) {
 static void few_item(const void *task, int64_t item) {
     const Map *m = task;
     int64_t chunk = m->rows > ROWS ? SHORT_CHUNK : m->depth, ahead = m->rows > ROWS ? chunk : AHEAD;
-    int64_t panels = parts(m->outputs, PANEL);
-    for (int64_t panel = item * m->group; panel < least((item + 1) * m->group, panels); panel++)
+    int64_t end = least((item + 1) * m->group, parts(m->outputs, PANEL));
+    for (int64_t panel = item * m->group, some; panel < end; panel += some) {
+        some = least(end - panel, m->rows > ROWS ? 1 : TOGETHER);
         for (int64_t input = 0; input < m->depth; input += chunk) {
             const uint16_t *weights = (const uint16_t *)m->panels + (panel * m->depth + input) * PANEL;
-            products(BFLOAT16, m->rows, m->x + input, m->depth, weights, PANEL, least(chunk, m->depth - input),
-                     (const char *)(weights + ahead * PANEL), m->y + panel * PANEL, m->outputs,
-                     least(PANEL, m->outputs - panel * PANEL), start_of(m, panel, input));
+            products(BFLOAT16, m->rows, m->x + input, m->depth, weights, some, m->depth * PANEL, PANEL,
+                     least(chunk, m->depth - input), (const char *)(weights + ahead * PANEL), m->y + panel * PANEL,
+                     m->outputs, m->outputs - panel * PANEL, start_of(m, panel, input));
         }
+    }
 }
 
 /* Of many rows a chunk of the inputs is multiplied by all panels. */
@@ -159,7 +169,7 @@ static void many_item(const void *task, int64_t item) {
             packed_products(rows, m->packed + first_row * m->depth + input * ROWS, m->depth * ROWS,
                             (const uint16_t *)m->panels + (panel * m->depth + input) * PANEL,
                             least(chunk, m->depth - input), m->y + first_row * m->outputs + panel * PANEL, m->outputs,
-                            least(PANEL, m->outputs - panel * PANEL), start_of(m, panel, input));
+                            m->outputs - panel * PANEL, start_of(m, panel, input));
 }
 
 static void pack_rows_item(const void *task, int64_t block) {

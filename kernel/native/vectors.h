@@ -19,13 +19,15 @@
 #define ROWS 6
 #endif
 #define PANEL (2 * LANES)             /* outputs that are computed together */
-#define WAYS 4                        /* independent sums of one output: hides the latency of an addition */
+#define TOGETHER 4                    /* panels that are computed together at most: hides the latency of an addition */
+#define WAYS 4                        /* independent sums of squares, likewise */
 #define DEPTH_CHUNK 640               /* of many rows: inputs and weights of a chunk stay in the first-level cache */
 #define SHORT_CHUNK 128               /* of few rows in two blocks: the second finds the weights in the first-level cache */
 #define AHEAD (1024 / PANEL)          /* inputs before which weights are asked for, where they are read once */
 #define ROW_CHUNK 192                 /* rows that share a chunk while it is in the second-level cache */
 #define MOST_QUERIES 64               /* of a block of attention: tokens × queries of a KV head */
 #define MOST_HEAD_DIM 256
+#define MOST_ALONE 129                /* tokens of a row with ranges that each read the row's own alone: a draft, its root */
 #define TILE 32                       /* tokens that are read at once */
 
 #define INLINE static inline __attribute__((always_inline))

@@ -133,6 +133,74 @@ def test_a_linear_map_keeps_what_is_not_finite(kernels: Kernels) -> None:
         assert not torch.isfinite(y[1]).any()
 
 
+# --- whatever shares the step: the same to the last bit ---
+
+
+@pytest.mark.parametrize("kind", [NativeLinear, NativeInt8Linear])
+@pytest.mark.parametrize(("width", "count"), [(7, 3), (600, 133), (1025, 70)])
+def test_a_row_of_a_linear_map_does_not_depend_on_how_many_there_are(
+    kernels: Kernels, kind: type[NativeLinear | NativeInt8Linear], width: int, count: int
+) -> None:
+    generator = torch.Generator().manual_seed(width)
+    weight = torch.randn(count, width, generator=generator).to(torch.bfloat16)
+    made = kind(weight, torch.randn(count, generator=generator), kernels, Scratch())
+    x = torch.randn(40, width, generator=generator)
+    one_by_one = torch.cat([made(row[None]).clone() for row in x])
+    for rows in (2, 3, 4, 5, 6, 7, 11, 12, 13, 24, 25, 40):
+        assert torch.equal(made(x[:rows]), one_by_one[:rows]), rows
+
+
+def in_chunks(driver: Driver, text: list[int], first: int) -> np.ndarray:
+    """Logits behind each token from `first` on: in chunks of one to nine, beside other rows."""
+    file, random, found = File(), np.random.default_rng(4), []
+    logits(driver, [Row(File(), [3, 1]), Row(file, text[:first])])
+    while first < len(text):
+        chunk = text[first : first + int(random.integers(1, 10))]
+        others = [Row(File(), [1] * int(random.integers(1, 12))) for _ in range(int(random.integers(0, 4)))]
+        found.append(logits(driver, [*others, Row(file, chunk)])[-len(chunk) :])
+        first += len(chunk)
+    return np.concatenate(found)
+
+
+def in_a_draft(driver: Driver, text: list[int], first: int) -> np.ndarray:
+    """The same in one pass: each token among three drafted ones, the others wrong and with drafts of their own."""
+    file, random = File(), np.random.default_rng(5)
+    driver.step([Row(file, text[:first])])
+    tokens, parents, right = [text[first]], [0], [0]
+    for token in text[first + 1 :]:
+        place = int(random.integers(3))
+        for sibling in range(3):
+            tokens.append(token if sibling == place else int(random.integers(CONFIG.vocabulary_size)))
+            parents.append(right[-1] if sibling == place or not random.integers(2) else len(tokens) - 2)
+        right.append(len(tokens) - 3 + place)
+    ways = [[0]]
+    for number in range(1, len(tokens)):
+        ways.append([*ways[parents[number]], number])
+    visible = [(number, 0, first) for number in range(len(tokens))]
+    visible += [(number, first + each, 1) for number, way in enumerate(ways) for each in way]
+    row = Row(file, tokens, positions=[first + len(way) - 1 for way in ways], contiguous=False, visible=visible)
+    return logits(driver, [Row(File(), [2, 3]), row])[2:][right]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
+@pytest.mark.parametrize("config", [CONFIG, PARTICULAR, WIDE], ids=["plain", "particular", "wide"])
+def test_logits_do_not_depend_on_what_shares_the_step(
+    kernels: Kernels, config: ModelConfig, dtype: str, threads: int
+) -> None:
+    text = [int(token) for token in np.random.default_rng(3).integers(0, config.vocabulary_size, 100)]
+    with device(config, dtype, kernels) as native:
+        kernels.use_threads(threads)
+        driver, file = Driver(native), File()
+        driver.step([Row(file, text[:60])])
+        decoded = np.concatenate([logits(driver, [Row(file, [token])]) for token in text[60:]])
+        whole = logits(driver, [Row(File(), text)])[60:]
+        chunked, drafted = in_chunks(driver, text, 60), in_a_draft(driver, text, 60)
+    kernels.use_threads(1)
+    for found in (whole, chunked, drafted):
+        assert np.array_equal(found, decoded)
+
+
 def test_greedy_tokens_do_not_depend_on_the_batch_or_on_threads(kernels: Kernels) -> None:
     made = []
     for others, threads in ((0, 1), (12, 3)):
