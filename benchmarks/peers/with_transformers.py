@@ -1,4 +1,5 @@
-"""The peer `transformers`: eager, SDPA attention, the cache that `generate` uses, the type that is faster here."""
+"""The peer `transformers`: eager, SDPA attention, the cache that `generate` uses, the type that is faster for so many
+rows."""
 
 from __future__ import annotations
 
@@ -17,16 +18,18 @@ class Transformers:
     def __init__(self, directory: str, threads: int) -> None:
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
-        self._dtype = dtype = faster_dtype()
-        self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            directory, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        self._directory = directory
+        self._models: dict[str, Any] = {}
+        self._model = self._model_for(1)
         self._cache: Any = None
         self._last = torch.zeros(0, 1, dtype=torch.int64)
 
     def facts(self) -> dict[str, str]:
-        return {"version": transformers.__version__, "dtype": self._dtype}
+        return {"version": transformers.__version__,
+                "dtype": ", ".join(f"{faster_dtype(rows)} at {rows}" for rows in (1, 8, 32))}
 
     def greedy(self, prompts: list[list[int]], tokens: int) -> list[list[int]]:
+        self._model = self._model_for(len(prompts))
         cache, last = self._begin(prompts)
         said = [last]
         for _ in range(tokens - 1):
@@ -35,12 +38,14 @@ class Transformers:
         return [list(map(int, row)) for row in torch.cat(said, 1)]
 
     def prefill(self, tokens: int, seed: int) -> float:
+        self._model = self._model_for(tokens)
         started = time.perf_counter()
         self._begin([prompt(seed, tokens)])
         return time.perf_counter() - started
 
     def grow(self, sequences: int, context: int) -> None:
         """The same content in every row, each with a copy of its own."""
+        self._model = self._model_for(sequences)
         self._cache, last = self._begin([prompt(100, context)])
         self._cache.batch_repeat_interleave(sequences)
         self._last = last.repeat(sequences, 1)
@@ -51,6 +56,13 @@ class Transformers:
         for _ in range(steps):
             self._last = self._step(self._last, self._cache)
         return (time.perf_counter() - started) / steps
+
+    def _model_for(self, rows: int) -> Any:
+        dtype = faster_dtype(rows)
+        if dtype not in self._models:
+            self._models[dtype] = transformers.AutoModelForCausalLM.from_pretrained(
+                self._directory, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        return self._models[dtype]
 
     def _begin(self, prompts: list[list[int]]) -> tuple[Any, torch.Tensor]:
         cache = transformers.DynamicCache()
