@@ -25,8 +25,9 @@ class Vllm:
 
         self._vllm, self._dtype = vllm, faster_dtype(1, 8, 32, 512)
         self._engine = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(
-            model=directory, dtype=self._dtype, max_model_len=CONTEXT_TOKENS, max_num_seqs=64, max_num_batched_tokens=2048,
-            enable_prefix_caching=False, skip_tokenizer_init=True, disable_log_stats=True))
+            model=directory, dtype=self._dtype, max_model_len=CONTEXT_TOKENS, max_num_seqs=64,
+            max_num_batched_tokens=2048, enable_prefix_caching=False, skip_tokenizer_init=True,
+            disable_log_stats=True))
         self._asked = 0
         self._said: dict[str, list[int]] = {}                        # of each request, so far
         self._living = 0

@@ -23,6 +23,8 @@ Float64 = NDArray[np.float64]
 NUCLEUS_FIRST = 1024      # the most likely tokens, tried before all are sorted
 SUM_BLOCK = 1024
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], 1, bitorder="little")
+_HIDDEN = np.where(_BITS.view(np.bool_), np.float32(0), np.float32(-np.inf))          # [byte, bit]
 
 
 def _mix(words: UInt64) -> UInt64:
@@ -40,10 +42,10 @@ def uniforms(seeds: UInt64, draws: Int64) -> Float64:
 
 
 def masked(logits: Float32, mask: UInt8) -> Float32:
-    """`logits` [V], −∞ where `mask`, packed bits [⌈V/8⌉], does not allow. Something is allowed."""
-    allowed = np.unpackbits(mask, count=len(logits), bitorder="little").view(np.bool_)
-    assert allowed.any(), "a mask hides every token: the kernel refuses it before it comes here"
-    return np.where(allowed, logits, np.float32(-np.inf))
+    """`logits` [V], −∞ where `mask`, packed bits [⌈V/8⌉], does not allow. Something is allowed. What a byte hides is
+    looked up and added: choosing bit by bit would cost ten times as much."""
+    assert mask.any(), "a mask hides every token: the kernel refuses it before it comes here"
+    return logits + _HIDDEN.take(mask, 0, mode="clip").reshape(-1)[: len(logits)]
 
 
 def least_kept(logits: Float32, temperature: float, top_k: int, top_p: float, min_p: float) -> float:
@@ -67,31 +69,32 @@ def _weights(logits: Float32, greatest: float, temperature: float) -> Float32:
     return weights
 
 
-def _where_reached(weights: Float32, goal: float, side: Literal["left", "right"]) -> int:
-    """The first index up to which `weights` sum to `goal` ("left") or to more ("right"); the last if none does.
+def _running(weights: Float32) -> Float64:
+    """Sums of all up to the end of each block. An array of all running sums would cost more than all else."""
+    return np.add.reduceat(weights, np.arange(0, len(weights), SUM_BLOCK), dtype=np.float64).cumsum()
 
-    Sums in float64, of blocks first and then inside of one: an array of all running sums would cost more than all else.
-    """
-    starts = np.arange(0, len(weights), SUM_BLOCK)
-    reached = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
-    block = min(int(np.searchsorted(reached, goal, side)), len(reached) - 1)
-    inside = weights[starts[block] : starts[block] + SUM_BLOCK]
-    before = reached[block - 1] if block else 0.0
-    index = int(np.searchsorted(before + np.cumsum(inside, dtype=np.float64), goal, side))
-    return int(starts[block]) + min(index, len(inside) - 1)
+
+def _where_reached(weights: Float32, running: Float64, goal: float, side: Literal["left", "right"]) -> int:
+    """The first index up to which `weights` sum to `goal` ("left") or to more ("right"); the last if none does."""
+    block = min(int(running.searchsorted(goal, side)), len(running) - 1)
+    inside = weights[block * SUM_BLOCK : (block + 1) * SUM_BLOCK]
+    before = running[block - 1] if block else 0.0
+    index = int((before + inside.cumsum(dtype=np.float64)).searchsorted(goal, side))
+    return block * SUM_BLOCK + min(index, len(inside) - 1)
 
 
 def _nucleus(logits: Float32, temperature: float, top_p: float) -> float:
     """The least of the fewest most likely logits that together reach `top_p` (Holtzman et al. 2020, section 3.1)."""
     greatest = float(logits.max())
-    goal = top_p * float(_weights(logits, greatest, temperature).sum(dtype=np.float64))
+    goal = top_p * float(_running(_weights(logits, greatest, temperature))[-1])
     for count in (NUCLEUS_FIRST, len(logits)):
         first = logits if count >= len(logits) else np.partition(logits, -count)[-count:]
         falling = -np.sort(-first)
         weights = _weights(falling, greatest, temperature)
-        if weights.sum(dtype=np.float64) >= goal:
+        running = _running(weights)
+        if running[-1] >= goal:
             break
-    return float(falling[_where_reached(weights, goal, "left")])
+    return float(falling[_where_reached(weights, running, goal, "left")])
 
 
 def draw(
@@ -104,7 +107,8 @@ def draw(
     kept = np.flatnonzero(logits >= least) if least > -np.inf else None
     values = logits if kept is None else logits[kept]
     weights = _weights(values, float(values.max()), temperature)
-    index = _where_reached(weights, uniform * float(weights.sum(dtype=np.float64)), "right")
+    running = _running(weights)
+    index = _where_reached(weights, running, uniform * float(running[-1]), "right")
     if weights[index] == 0:                      # rounding went past the last that weighs anything
         index = int(np.flatnonzero(weights[:index])[-1])
     return index if kept is None else int(kept[index])
@@ -113,10 +117,9 @@ def draw(
 def sample(batch: Batch, logits: Float32, rows: Int64, histories: Histories) -> Int32:
     """The batch's samples [N]. `logits` [·, V] and `rows` [N]: which of them each sample draws from.
     What lanes have forgotten is forgotten before."""
-    greedy = not (batch.temperature.any() or len(batch.masks) or len(batch.sample_biases) or len(batch.penalties))
-    if greedy and len(rows):
-        greatest: Int32 = logits.argmax(1)[rows].astype(np.int32)
-        return greatest
+    changed = len(batch.sample_biases) or len(batch.penalties)
+    if len(rows) and not changed and not batch.temperature.any():
+        return _likeliest(batch, logits, rows)
     numbers = uniforms(batch.seeds, batch.draws)
     tokens = np.empty(len(rows), np.int32)
     for n, row in enumerate(rows.tolist()):
@@ -128,6 +131,15 @@ def sample(batch: Batch, logits: Float32, rows: Int64, histories: Histories) -> 
         if history is not None:
             history.append(int(tokens[n]))
     return tokens
+
+
+def _likeliest(batch: Batch, logits: Float32, rows: Int64) -> Int32:
+    """Of the tokens that masks allow."""
+    if not len(batch.masks):
+        likeliest: Int32 = logits.argmax(1)[rows].astype(np.int32)
+        return likeliest
+    return np.array([(logits[row] if mask < 0 else masked(logits[row], batch.masks[mask])).argmax()
+                     for row, mask in zip(rows.tolist(), batch.sample_masks.tolist(), strict=True)], np.int32)
 
 
 def _changed(batch: Batch, sample: int, logits: Float32, history: History | None) -> Float32:
