@@ -57,15 +57,15 @@ class Answers:
         """Into `result`, what the batch asks of its hidden states [T, hidden]. The head is computed only for tokens
         that a sampler or a probe looks at, once each, and for scores. Raises Internal."""
         slots = adapters_of_tokens(batch)
-        self._spare(batch, hidden, np.arange(len(hidden)), result)
+        self._spare(batch, hidden, None, result)
         if len(batch.score_tokens):
             result.scores = self._scores(batch, hidden, slots, result)
         if not len(batch.sample_tokens) and not len(batch.probe_tokens):
             return
         shown, samples, means = batch.probe_kinds == PROBE_HIDDEN, len(batch.sample_tokens), self._means
-        asked = np.concatenate((batch.sample_tokens, batch.probe_tokens[~shown]))
+        asked = np.concatenate((batch.sample_tokens, batch.probe_tokens[~shown])) if len(shown) else batch.sample_tokens
         rows = np.arange(len(asked))
-        if len(asked) > 1 and np.diff(asked).min() < 1:
+        if not _rising(asked):
             asked, rows = np.unique(asked, return_inverse=True)
         logits = means.numbers(self._logits(batch, hidden, asked, slots, result))
         if len(shown):
@@ -82,8 +82,9 @@ class Answers:
         if not len(asked):
             return hidden.new_zeros(0, 0)
         self._decoder.adapters.choose(slots[asked] if len(slots) else NO_SLOTS)
-        logits = self._decoder.logits(hidden[self.on(asked)])
-        self._spare(batch, logits, asked.astype(np.int64), result)
+        every = len(asked) == len(hidden) and _rising(asked)
+        logits = self._decoder.logits(hidden if every else hidden[self.on(asked)])
+        self._spare(batch, logits, asked, result)
         return logits
 
     def _scores(self, batch: Batch, hidden: Tensor, slots: Int32, result: StepResult) -> Float32:
@@ -95,11 +96,12 @@ class Answers:
             scores[block] = (targets - logits.logsumexp(1)).cpu().numpy()
         return scores
 
-    def _spare(self, batch: Batch, numbers: Tensor, tokens: Int64, result: StepResult) -> None:
-        """Where some of `numbers` [N, ·], those of `tokens` [N], are not finite: if adapters made them, only their rows
-        fail, and their numbers are zero from now on; else the step does. Raises Internal."""
+    def _spare(self, batch: Batch, numbers: Tensor, tokens: Int32 | None, result: StepResult) -> None:
+        """Where some of `numbers` [N, ·], those of `tokens` [N], or of all, are not finite: if adapters made them, only
+        their rows fail, and their numbers are zero from now on; else the step does. Raises Internal."""
         if not numbers.numel() or _finite(numbers):
             return
+        tokens = np.arange(len(numbers), dtype=np.int32) if tokens is None else tokens
         rows = rows_of_adapters(batch, tokens[(~torch.isfinite(numbers).all(1)).cpu().numpy()])
         if rows is None:
             self._means.erase(self.on(batch.slots))
@@ -122,12 +124,16 @@ def _finite(numbers: Tensor) -> bool:
     return bool(torch.isfinite(torch.stack(torch.aminmax(numbers))).all())
 
 
+def _rising(numbers: Int32) -> bool:
+    return bool((numbers[1:] > numbers[:-1]).all())
+
+
 def adapters_of_tokens(batch: Batch) -> Int32:
     """Of each token the slot of its row's adapter, −1: none; nothing where all rows have none."""
     return np.repeat(batch.adapters, np.diff(batch.row_starts)) if len(batch.adapters) else NO_SLOTS
 
 
-def rows_of_adapters(batch: Batch, broken: Int64) -> Int64 | None:
+def rows_of_adapters(batch: Batch, broken: Int32) -> Int64 | None:
     """The rows of tokens `broken`, whose numbers are not finite; None if not adapters alone made them so."""
     rows: Int64 = np.unique(np.searchsorted(batch.row_starts, broken, side="right") - 1)
     return rows if len(batch.adapters) and not (batch.adapters[rows] == NONE).any() else None

@@ -21,6 +21,8 @@ from cadenza.kernel.model.native import NativeOperations
 from cadenza.kernel.model.rope import rotation
 from cadenza.kernel.native.library_unsafe import BFLOAT16, FLOAT32, Kernels, Reading
 
+# What layers with the same window are told of a step, by window. The places stay: what was recorded reads them there.
+Readings = dict[int, tuple[Sight, Reading]]
 NO_ANGLES = np.zeros(0, np.float32)
 NO_NAMES = np.zeros(0, np.uint8)
 
@@ -30,10 +32,9 @@ class NativeAttention:
 
     def __init__(
         self, batch: Batch, kv: PagedKv, config: ModelConfig, sights: Sequence[Sight], operations: NativeOperations,
-        readings: dict[int, Reading],
+        readings: Readings,
     ) -> None:  # fmt: skip
-        """`sights`: how each layer reads; those with the same window share the rest. `readings`: the last step's, by
-        window, whose places are those of this one's."""
+        """`sights`: how each layer reads. `readings`: what `readings_of` them made, told anew in each step."""
         self._kv, self._sights, self._tokens = kv, sights, len(batch.tokens)
         self._width, self._scratch = config.heads * config.head_dim, operations.scratch
         self._kernel = operations.kernels.attention
@@ -49,11 +50,10 @@ class NativeAttention:
                   batch.page_starts, batch.pages)  # fmt: skip
         self.items = len(rows)           # a step of as many tokens and items makes the kernel do as much
         self._readings = readings
-        for window, sight in {sight.window: sight for sight in sights}.items():
+        for window, (sight, reading) in readings.items():
             turns, angles = _turns(batch.segment_shifts, sight.frequencies)
-            readings.setdefault(window, Reading()).tell(
-                (*sizes, window, len(sight.frequencies)), (*arrays, turns), kv.positions, angles, named_starts, named,
-                block, sight.cap)  # fmt: skip
+            reading.tell((*sizes, window, len(sight.frequencies)), (*arrays, turns), kv.positions, angles, named_starts,
+                         named, block, sight.cap)  # fmt: skip
 
     @staticmethod
     def serves(config: ModelConfig, kernels: Kernels) -> bool:
@@ -65,10 +65,15 @@ class NativeAttention:
         sight, pitch = self._sights[layer], queries.stride(0)
         assert keys.stride(0) == values.stride(0) == pitch, "queries, keys and values lie side by side"
         out = self._scratch("attended", self._tokens, self._width)
-        self._kernel(self._readings[sight.window].place, self._tokens, queries.data_ptr(), keys.data_ptr(),
+        self._kernel(self._readings[sight.window][1].place, self._tokens, queries.data_ptr(), keys.data_ptr(),
                      values.data_ptr(), pitch, 0 if sight.sinks is None else sight.sinks.data_ptr(),
                      *self._kv.addresses[layer], out.data_ptr())  # fmt: skip
         return out
+
+
+def readings_of(sights: Sequence[Sight]) -> Readings:
+    """Those with the same window share the rest."""
+    return {sight.window: (sight, Reading()) for sight in sights}
 
 
 def _items(row_starts: Int32, block: int) -> tuple[Int32, Int32]:

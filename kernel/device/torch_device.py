@@ -15,7 +15,7 @@ from torch import Tensor
 from cadenza.kernel.device.answers import Answers, Means, adapters_of_tokens
 from cadenza.kernel.device.attention import PagedAttention
 from cadenza.kernel.device.batch import Batch, DeviceFacts, Int32, StepResult, UInt8
-from cadenza.kernel.device.native_attention import NativeAttention
+from cadenza.kernel.device.native_attention import NativeAttention, readings_of
 from cadenza.kernel.device.paged_kv import PagedKv
 from cadenza.kernel.device.probing import probe
 from cadenza.kernel.device.sampling import sample
@@ -28,7 +28,7 @@ from cadenza.kernel.model.native import NativeOperations
 from cadenza.kernel.model.operations import Operations, TorchOperations, torch_dtype
 from cadenza.kernel.model.recordings import Recordings
 from cadenza.kernel.model.weights import Progress, RandomWeights, StoredWeights, no_progress
-from cadenza.kernel.native.library_unsafe import Kernels, Reading
+from cadenza.kernel.native.library_unsafe import Kernels
 
 SCORED_ROWS = 64                         # whose logits are held at once: bounds them
 
@@ -65,7 +65,7 @@ class TorchDevice:
             self._kv = PagedKv(config, pages, page_tokens, operations.held)
         self._operations = operations
         self._recordings = Recordings(operations) if isinstance(operations, NativeOperations) else None
-        self._readings: dict[int, Reading] = {}
+        self._readings = readings_of(self._decoder.sights)
         self._lanes = np.zeros(LANES, np.int32)                  # the last token sampled on each
         self._answers = Answers(Means(self._decoder, torch.device("cpu"), Tensor.numpy, probe, sample, self._kv.erase,
                                       SCORED_ROWS))  # fmt: skip

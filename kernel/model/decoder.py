@@ -24,7 +24,7 @@ from cadenza.kernel.model.feed_forward import Get, feed_forward
 from cadenza.kernel.model.linear import Linear
 from cadenza.kernel.model.low_rank import Adapters
 from cadenza.kernel.model.operations import HeadNorm, Norm, Operations, TorchNorm, Unnormed, WholeNorm
-from cadenza.kernel.model.rope import Rotation, frequencies, rotation
+from cadenza.kernel.model.rope import Angles, Rotation, frequencies
 from cadenza.kernel.model.tensors import EMBEDDING, HEAD, norm_names
 
 Weights = Mapping[str, Tensor]
@@ -73,6 +73,9 @@ class Decoder:
         self._head = self.adapters.over(head, {HEAD.removesuffix(".weight"): config.vocabulary_size})
         self.frequencies = frequencies(config.rope, config.head_dim)
         self._window_frequencies = frequencies(config.window_rope or config.rope, config.head_dim)
+        self._turned = Angles(self.frequencies, self.dtype, config.rope.scale)
+        self._in_window = None if config.window_rope is None else Angles(self._window_frequencies, self.dtype,
+                                                                         config.window_rope.scale)
         self.sights = [self._sight(number, layer.sinks) for number, layer in enumerate(self._layers)]
 
     def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
@@ -82,9 +85,8 @@ class Decoder:
 
     def begun(self, tokens: Tensor, positions: Tensor) -> Begun:
         """As of `forward`, up to the layers."""
-        turned = rotation(self.frequencies, positions, self.dtype, self.config.rope.scale)
-        local = self.config.window_rope
-        in_window = rotation(self._window_frequencies, positions, self.dtype, local.scale) if local else turned
+        turned = self._turned(positions)
+        in_window = turned if self._in_window is None else self._in_window(positions)
         x = functional.embedding(tokens, self._embedding).to(self.dtype)
         return Begun(x * self._embedding_scale if self.config.embedding_scale != 1 else x, turned, in_window)
 

@@ -67,7 +67,8 @@ class Recordings:
         return Rotation(self._copied(f"{name} cosine", by.cosine), self._copied(f"{name} sine", by.sine))
 
     def _copied(self, name: str, values: Tensor) -> Tensor:
-        return self._scratch(name, len(values), values[0].numel()).view(values.shape).copy_(values)
+        rows = values.shape[0]
+        return self._scratch(name, rows, values.numel() // rows).view(values.shape).copy_(values)
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

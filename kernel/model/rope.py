@@ -10,6 +10,8 @@ from torch import Tensor
 
 from cadenza.kernel.model.rope_config import RopeConfig, rotated_width
 
+KEPT_POSITIONS = 65_536              # of heads of 128: 32 MiB, once somebody has come so far
+
 
 class Rotation(NamedTuple):
     """The angles of T positions: cosine and sine, [T, 1, rotated values of a head / 2] each."""
@@ -59,6 +61,29 @@ def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype, scale: 
     angles = positions.to(frequencies.dtype)[:, None] * frequencies          # [T, rotated / 2]
     cosine, sine = (angles.cos(), angles.sin()) if scale == 1 else (angles.cos() * scale, angles.sin() * scale)
     return Rotation(cosine.to(dtype)[:, None], sine.to(dtype)[:, None])
+
+
+class Angles:
+    """Rotations looked up by position: those of the first positions are computed once, for that costs a step of few
+    tokens more than it seems. On a GPU, and of positions beyond, they are computed each time."""
+
+    def __init__(self, frequencies: Tensor, dtype: torch.dtype, scale: float = 1.0) -> None:
+        self._frequencies, self._dtype, self._scale = frequencies, dtype, scale
+        self._kept = self._of(torch.arange(0))
+
+    def __call__(self, positions: Tensor) -> Rotation:
+        """Of `positions` [T], at least one, any integers."""
+        if positions.device.type != "cpu":
+            return self._of(positions)
+        least, most = int(positions.numpy().min()), int(positions.numpy().max())
+        if least < 0 or most >= KEPT_POSITIONS:
+            return self._of(positions)
+        if most >= len(self._kept.cosine):
+            self._kept = self._of(torch.arange(min(KEPT_POSITIONS, max(1024, 2 * most))))
+        return Rotation(self._kept.cosine.index_select(0, positions), self._kept.sine.index_select(0, positions))
+
+    def _of(self, positions: Tensor) -> Rotation:
+        return rotation(self._frequencies, positions, self._dtype, self._scale)
 
 
 def rotate(heads: Tensor, by: Rotation) -> Tensor:
