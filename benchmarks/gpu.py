@@ -131,6 +131,7 @@ def main() -> None:
     figures = measured(directory, options.quick)
     options.out.write_text(json.dumps(figures, indent=1))
     print(json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()}))
+    sys.exit(0 if figures["agrees"] else 1)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.device.worker_link import WorkerLink
 from cadenza.kernel.kernel import Kernel
 from cadenza.kernel.limits import RUN_AHEAD_STEPS
+from cadenza.kernel.native.cpu import has_bfloat16
 from cadenza.kvfs.errors import DeviceLost
-from cadenza.server.devices import choose_threads, cpu_multiplies_bfloat16
+from cadenza.server.devices import choose_threads
 
 SHAPE: dict[str, Any] = {
     "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 4,
@@ -137,7 +138,7 @@ async def through_programs(kernel: Kernel, programs: int, tokens: int) -> float:
 
 
 async def measure(quick: bool) -> Figures:
-    dtype = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
+    dtype = "bfloat16" if has_bfloat16() else "float32"
     shape = QUICK_SHAPE if quick else SHAPE
     config = TorchConfig(pages=2 * 32 * 48, shape=shape, dtype=dtype, threads=choose_threads(None))
     link = await WorkerLink.start(config)

@@ -91,7 +91,10 @@ GRAMMARS_PER_PROCESS = 256                  # handles of grammars that are not c
 GRAMMARS_WAITING_PER_USER = 64              # that are yet to be compiled, one after the other
 GRAMMAR_DRAFT_SECONDS = 0.005               # spent on what a grammar allows along one draft; the rest is not drafted
 GRAMMAR_TOKENS = 1024                       # given to one `advance`, answered by one `forced`
-# In llguidance's own measures, for one mask; what asks for more ends. A mask takes 4 ms at the most, mostly 20 µs.
+GRAMMAR_ADVANCE_SECONDS = 0.02              # spent on one `advance`, but for its first token
+GRAMMAR_HISTORY_TOKENS = 1 << 18            # since their beginnings, of all grammars of a process; 200 bytes each
+# In llguidance's measures, for one mask; what asks for more ends. A mask mostly takes 20 µs, the worst 4 ms; a token
+# that moves an ambiguous grammar takes 1 ms if it has two letters, and 10 if it has sixteen.
 GRAMMAR_STEP_FUEL = 50_000                  # nodes of regular expressions
 GRAMMAR_STEP_ITEMS = 5_000                  # items of the parser
 GRAMMAR_ROW_ITEMS = 500                     # of them at once: four for each optional property of an object

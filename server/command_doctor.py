@@ -41,18 +41,21 @@ class Finding:
 def doctor(
     context: typer.Context,
     model: Annotated[str | None, typer.Argument(help="A model directory; else the bundled model.")] = None,
+    dtype: Annotated[str, typer.Option(help="As it would be served.")] = "auto",
+    kv_gib: Annotated[float | None, typer.Option(help="As it would be served.")] = None,
+    host_gib: Annotated[float, typer.Option(help="As it would be served.")] = 0.25,
     json: Json = False,
 ) -> None:
     """Check this machine and a model; ends with 1 if something would keep the daemon from starting."""
     screen = invocation(context, json=json).screen
-    findings = list(examine(model))
+    findings = list(examine(model, ServeOptions(dtype=dtype, kv_gib=kv_gib, host_gib=host_gib)))
     rows = [(f.verdict, f.check, f.detail, f.remedy) for f in findings]
     screen.rows(("", "CHECK", "FOUND", "REMEDY"), rows, [asdict(f) for f in findings])
     if any(finding.verdict == "fault" for finding in findings):
         raise typer.Exit(FAILURE)
 
 
-def examine(model: str | None) -> Iterator[Finding]:
+def examine(model: str | None, options: ServeOptions) -> Iterator[Finding]:
     """Every finding. Reads files and asks nvidia-smi; downloads nothing."""
     yield _python()
     yield _system()
@@ -62,7 +65,7 @@ def examine(model: str | None) -> Iterator[Finding]:
     yield _calls(default_cache())
     yield _device()
     yield _maps(MAX_MAP_COUNT)
-    yield from _model(model)
+    yield from _model(model, options)
 
 
 def _python() -> Finding:
@@ -136,7 +139,7 @@ def _maps(path: Path) -> Finding:
     return Finding("vm.max_map_count", "ok", str(found))
 
 
-def _model(model: str | None) -> Iterator[Finding]:
+def _model(model: str | None, options: ServeOptions) -> Iterator[Finding]:
     """Whether it can be served, and if so what that costs."""
     from cadenza.kernel.model.directory import resolve_directory
     from cadenza.kernel.model.facts import describe
@@ -156,15 +159,15 @@ def _model(model: str | None) -> Iterator[Finding]:
         return
     detail = f"{report.directory}: {report.family}, {report.parameters / 1e6:.1f} M parameters"
     yield Finding("model", "ok", f"{detail}, context {report.context_tokens} tokens")
-    yield _memory(report, available_bytes())
+    yield _memory(report, options, available_bytes())
 
 
-def _memory(report: ModelReport, available: int | None) -> Finding:
+def _memory(report: ModelReport, options: ServeOptions, available: int | None) -> Finding:
     """`available`: bytes, or None if unknown."""
     from cadenza.server.model_memory import model_memory
 
     try:
-        memory = model_memory(report, ServeOptions())
+        memory = model_memory(report, options)
     except CadenzaError as error:
         return Finding("model memory", "fault", error.message, "choose other sizes: --kv-gib, --page-tokens")
     if available is None or memory.total_bytes <= available:

@@ -19,6 +19,7 @@ from cadenza.kernel.device.worker_link import WorkerLink
 from cadenza.kernel.limits import STAGING_PAGES
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.facts import describe
+from cadenza.kernel.native.cpu import has_bfloat16
 from cadenza.kvfs.errors import Invalid, Unsupported
 from cadenza.server.options import Progress, ServeOptions
 
@@ -68,18 +69,8 @@ def choose_dtype(options: ServeOptions, directory: Path, model: ModelConfig) -> 
     if options.dtype != "auto":
         return options.dtype
     large = describe(directory).weight_bytes > SMALL_WEIGHT_BYTES and model.dtype == "bfloat16"
-    fast = large and (cpu_multiplies_bfloat16() or compiled_kernels(str(options.cache)) is not None)
+    fast = large and (has_bfloat16() or compiled_kernels(str(options.cache)) is not None)
     return "bfloat16" if fast else "float32"
-
-
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether the first CPU says so; where that cannot be read, no."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return False
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def choose_threads(asked: int | None) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cadenza.kernel.device.kinds import FlashInferConfig, TorchConfig
+from cadenza.kernel.device.kinds import FlashInferConfig, TorchConfig, compiled_kernels
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.facts import ModelReport
+from cadenza.kernel.native.cpu import has_bfloat16
 from cadenza.server.devices import device_config
 from cadenza.server.options import ServeOptions
 
 MEMORY = Path("/proc/meminfo")
 GIBIBYTE = 1 << 30
-VALUE_BYTES = {"float32": (4, 4), "bfloat16": (2, 2), "int8": (1, 2)}        # of linear maps, of embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,19 @@ def model_memory(report: ModelReport, options: ServeOptions) -> ModelMemory:
     assert isinstance(device, TorchConfig | FlashInferConfig), "a model is served by such a device"
     embeddings = config.vocabulary_size * config.hidden
     maps = report.parameters - (0 if config.tied_embeddings else embeddings)
-    value_bytes, embedding_bytes = VALUE_BYTES[device.dtype]
-    return ModelMemory(device.dtype, maps * value_bytes + embeddings * embedding_bytes,
+    embedding_bytes = 4 if device.dtype == "float32" else 2
+    return ModelMemory(device.dtype, maps * _map_bytes(device, config) + embeddings * embedding_bytes,
                        config.kv_bytes_per_token(device.dtype), device.page_tokens, device.pages, device.host_pages)
+
+
+def _map_bytes(device: TorchConfig | FlashInferConfig, config: ModelConfig) -> int:
+    """Of a value of a linear map. Compiled kernels read bfloat16 where that is all it is; torch alone widens it."""
+    if device.dtype == "int8":
+        return 1
+    compiled = isinstance(device, TorchConfig) and compiled_kernels(device.cache) is not None
+    if device.dtype == "float32":
+        return 2 if compiled and config.dtype == "bfloat16" else 4
+    return 2 if compiled or has_bfloat16() or isinstance(device, FlashInferConfig) else 4
 
 
 def available_bytes(path: Path = MEMORY) -> int | None:

@@ -9,6 +9,7 @@ Where the grammar may end the model's stop tokens are allowed, and nowhere else,
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from cadenza.kernel.device.batch import UInt8
 from cadenza.kernel.grammar.trial import plain
 from cadenza.kernel.handles import Waitable
-from cadenza.kernel.limits import GRAMMAR_TOKENS
+from cadenza.kernel.limits import GRAMMAR_ADVANCE_SECONDS, GRAMMAR_TOKENS
 from cadenza.kvfs.errors import Busy, CadenzaError, Invalid, LimitExceeded, NotReady
 
 if TYPE_CHECKING:
@@ -94,12 +95,19 @@ class Matcher(Waitable):
         return [] if self.ended else matcher.compute_ff_tokens()[:GRAMMAR_TOKENS]
 
     def advance(self, tokens: list[int]) -> None:
-        """Raises Invalid, naming the first token that does not fit, LimitExceeded; then nothing has changed."""
+        """Raises Invalid, naming the first token that does not fit, LimitExceeded; then nothing has changed. Whoever
+        else runs waits meanwhile, so there is little time for it."""
         self._idle()
         if len(tokens) > GRAMMAR_TOKENS:
             raise LimitExceeded(f"{len(tokens)} tokens at once; at most {GRAMMAR_TOKENS}: give them in parts",
                                 "grammar_tokens")
+        until = time.perf_counter() + GRAMMAR_ADVANCE_SECONDS
         for at, token in enumerate(tokens):
+            if at and time.perf_counter() > until:
+                self._take_back(at)
+                raise LimitExceeded(f"{at} of {len(tokens)} took {GRAMMAR_ADVANCE_SECONDS * 1000:g} ms, all that one "
+                                    "call may take: give them in parts, or make the grammar simpler",
+                                    "grammar_advance_seconds")
             if not self._move(token):
                 self._take_back(at)
                 raise Invalid(f"token {token}, the {at + 1}th of {len(tokens)}, does not fit the grammar "

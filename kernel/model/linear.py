@@ -8,10 +8,13 @@ weight is float32, and inputs and outputs are converted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from cadenza.kernel.native.cpu import has_bfloat16
 
 # [rows, in] → [rows, out]
 Linear = Callable[[Tensor], Tensor]
@@ -68,9 +71,11 @@ def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
     return torch.round(wide / scales[:, None]).to(torch.int8), scales
 
 
+@cache
 def multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for it."""
-    return hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    """Whether this CPU has instructions for it, and torch uses them. Torch says yes as well where it only converts."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return has_bfloat16() and supported is not None and bool(supported())
 
 
 def packs() -> bool:

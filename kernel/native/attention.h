@@ -102,16 +102,21 @@ static void read_tile(const Layer *l, Block *b, int64_t head) {
     }
 }
 
+/* By fours first: a chain of all lanes would take as long as their exponentials. */
 INLINE float largest_of(floats some) {
-    float found = some[0];
-    EACH(lane, LANES) found = some[lane] > found ? some[lane] : found;
-    return found;
+    quad parts[LANES / 4], top;
+    memcpy(parts, &some, sizeof parts);
+    top = parts[0];
+    UNROLL for (int i = 1; i < LANES / 4; i++) top = (quad)(((quad_ints)top & (parts[i] <= top)) | ((quad_ints)parts[i] & (parts[i] > top)));
+    float a = top[0] > top[1] ? top[0] : top[1], b = top[2] > top[3] ? top[2] : top[3];
+    return a > b ? a : b;
 }
 
 INLINE float sum_of(floats some) {
-    float found = 0;
-    EACH(lane, LANES) found += some[lane];
-    return found;
+    quad parts[LANES / 4];
+    memcpy(parts, &some, sizeof parts);
+    UNROLL for (int i = 1; i < LANES / 4; i++) parts[0] += parts[i];
+    return (parts[0][0] + parts[0][1]) + (parts[0][2] + parts[0][3]);
 }
 
 /* 0 for what token `token` of the block sees of the tile, else −∞. */

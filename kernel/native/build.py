@@ -11,13 +11,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from cadenza.kernel.native.cpu import told
 from cadenza.kvfs.errors import Unsupported
 
 SOURCE = Path(__file__).with_name("kernels.c")             # includes the headers beside it
-CPU = Path("/proc/cpuinfo")
 COMPILE_SECONDS = 120                    # it takes two where nobody else computes
 FAULT_CHARACTERS = 400                   # of what the compiler says
-TOLD = ("flags", "Features", "model name")        # what `-march=native` may go by
 
 
 def library(cache: Path, compiler: Sequence[str] = (), source: Path = SOURCE) -> Path:
@@ -53,8 +52,6 @@ def _run(command: list[str]) -> str:
 
 
 def _cpu() -> str:
-    try:
-        lines = CPU.read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(next((line for line in lines if line.startswith(name)), "") for name in TOLD)
+    """What `-march=native` may go by."""
+    said = told("flags", "Features", "model name")
+    return "\n".join(said[name] for name in sorted(said)) or f"{platform.machine()} {platform.processor()}"

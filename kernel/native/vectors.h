@@ -38,6 +38,9 @@ typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
+typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t quad_ints __attribute__((vector_size(16), aligned(4), may_alias));
+
 static const floats ZERO = {0};
 
 /* The value stays in a register: else gcc loads it anew for every row that is multiplied by it. */

@@ -178,10 +178,17 @@ import asyncio, json
 import cadenza
 from cadenza import Context, Run, Sampler, events
 from speculation.cacheback import Cacheback
+from speculation.ngram_model import NgramModel
+from speculation.ngrams import Ngrams
 from speculation.prompt_lookup import PromptLookup
 from speculation.sharing import Shared
+from speculation.table import Table
 
-MADE = {"plain": lambda: Run, "cacheback": Cacheback, "lookup": PromptLookup, "shared": Shared}
+TEXTS = [[at * 31 % 97 % 40 if at % 23 < 3 else at % 23 for at in range(200 * text, 200 * text + 300)]
+         for text in range(1, 4)]
+MADE = {"plain": lambda: Run, "cacheback": Cacheback, "lookup": PromptLookup, "shared": Shared,
+        "both": lambda: Cacheback(Table.frozen(TEXTS)), "frozen": lambda: Cacheback(Table.frozen(TEXTS), learns=False),
+        "ngrams": lambda: NgramModel(Ngrams(TEXTS))}
 
 async def main(args):
     await asyncio.sleep(args.get("late", 0))
@@ -255,7 +262,7 @@ def compiled() -> None:
     {"leaves": 37}, {"leaves": 1}, {"interject": 30}, {"tokens": 1}, {"tokens": 7, "seeds": [0, 0, 0]},
 ], ids=str)  # fmt: skip
 def test_it_says_what_it_says_plainly(asked: dict[str, Any]) -> None:
-    kinds = ("plain", "cacheback", "lookup", "shared")
+    kinds = ("plain", "cacheback", "lookup", "shared", "both", "frozen", "ngrams")
     plain, *others = simulate(in_kernel(*({**asked, "kind": kind} for kind in kinds)))
     for other in others:
         if "interject" in asked:
@@ -276,6 +283,15 @@ def test_what_comes_again_comes_sooner_and_what_fails_not_later() -> None:
     (plain,), (slow,) = (simulate(in_kernel({"kind": kind, **long}, **random)) for kind in ("plain", "cacheback"))
     assert slow[0][0] == plain[0][0]
     assert plain[0][4] / slow[0][4] > 0.97
+
+
+def test_texts_that_are_frozen_help_from_the_beginning() -> None:
+    kinds = ("plain", "cacheback", "both", "frozen", "ngrams")
+    found = {kind: simulate(in_kernel({"kind": kind, "tokens": 150}))[0][0] for kind in kinds}
+    assert all(said[0] == found["plain"][0] for said in found.values())
+    for kind in ("both", "frozen", "ngrams"):
+        assert found[kind][5] > found["cacheback"][5], f"{kind}: accepted"
+        assert found[kind][4] < found["plain"][4], f"{kind}: seconds"
 
 
 def test_programs_of_a_user_learn_from_each_other_and_from_nobody_else() -> None:

@@ -173,6 +173,18 @@ def test_forward_and_back() -> None:
     assert fork.forced() == []
 
 
+def test_one_call_takes_only_so_long() -> None:
+    """A hundred rules that all go on alike: a second for as many tokens as one call may bring."""
+    rules = "start: " + " | ".join(f"r{n}" for n in range(110)) + "\n"
+    matcher = begun("lark", rules + "\n".join(f'r{n}: "t" | r{n} "t"' for n in range(110)))
+    with pytest.raises(LimitExceeded, match=r"of 1024 took 20 ms, .*give them in parts") as refused:
+        matcher.advance(list(b"t" * GRAMMAR_TOKENS))
+    assert refused.value.limit == "grammar_advance_seconds"
+    assert (matcher.tokens, matcher.may_end) == (0, False), "all or nothing"
+    matcher.advance(list(b"t"))
+    assert (matcher.tokens, matcher.may_end) == (1, True)
+
+
 def test_another_spelling_of_what_is_forced_fits() -> None:
     assert begun("regex", "ab").forced()
     pair = next(token for token in range(301, VOCABULARY) if TOKENS[token].isalpha())

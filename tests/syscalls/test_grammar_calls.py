@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cadenza.kernel.limits import GRAMMARS_PER_PROCESS
@@ -164,6 +165,23 @@ async def test_a_process_has_so_many() -> None:
         for call in (("grammar.fork", grammar), ("grammar.compile", ("regex", "b"))):
             with pytest.raises(LimitExceeded, match="grammars"):
                 desk.ask(process, *call)
+
+
+@in_loop
+async def test_the_tokens_that_grammars_have_had_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cadenza.syscalls.grammar.GRAMMAR_HISTORY_TOKENS", 20)
+    async with desk_of_bytes() as desk:
+        process, stranger = desk.spawn(), desk.spawn("bob")
+        grammar = await compiled(desk, process, "regex", "a+")
+        desk.ask(process, "grammar.advance", grammar, np.full(10, 97, np.uint32))
+        fork = desk.ask(process, "grammar.fork", grammar)
+        for call in (("grammar.fork", grammar), ("grammar.advance", fork, np.full(1, 97, np.uint32))):
+            with pytest.raises(LimitExceeded, match="at most 20: close some, or take tokens back"):
+                desk.ask(process, *call)
+        desk.ask(process, "grammar.roll-back", fork, 10)
+        desk.ask(process, "grammar.advance", grammar, np.full(10, 97, np.uint32))
+        assert (status(desk, process, grammar)[0], status(desk, process, fork)[0]) == (20, 0)
+        desk.ask(stranger, "grammar.advance", await compiled(desk, stranger, "regex", "a+"), np.full(20, 97, np.uint32))
 
 
 @in_loop

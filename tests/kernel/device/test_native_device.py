@@ -7,17 +7,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cadenza.kernel.device.batch import PROBE_LOGITS
 from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.decoder import Begun
-from cadenza.kernel.model.linear import QuantisedLinear
-from cadenza.kernel.model.native import NativeInt8Linear, NativeLinear, NativeOperations, Scratch
+from cadenza.kernel.model.linear import QuantisedLinear, multiplies_bfloat16
+from cadenza.kernel.model.native import NarrowLinear, NativeInt8Linear, NativeLinear, NativeOperations, Scratch
 from cadenza.kernel.model.recordings import Recordings
 from cadenza.kernel.model.rope import Rotation
 from cadenza.kernel.model.weights import RandomWeights
@@ -188,6 +190,8 @@ def in_a_draft(driver: Driver, text: list[int], first: int) -> np.ndarray:
 def test_logits_do_not_depend_on_what_shares_the_step(
     kernels: Kernels, config: ModelConfig, dtype: str, threads: int
 ) -> None:
+    if dtype == "bfloat16" and multiplies_bfloat16():
+        pytest.skip("this CPU multiplies bfloat16 itself: those maps are oneDNN's")
     text = [int(token) for token in np.random.default_rng(3).integers(0, config.vocabulary_size, 100)]
     with device(config, dtype, kernels) as native:
         kernels.use_threads(threads)
@@ -199,6 +203,48 @@ def test_logits_do_not_depend_on_what_shares_the_step(
     kernels.use_threads(1)
     for found in (whole, chunked, drafted):
         assert np.array_equal(found, decoded)
+
+
+class Computed(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """How often torch computes anything; what only looks at memory does not count."""
+
+    times = 0
+
+    def __torch_dispatch__(self, act: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        self.times += not act.is_view
+        return act(*given, **(named or {}))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
+def test_a_decode_allocates_nothing_that_grows_with_the_model(kernels: Kernels, dtype: str) -> None:
+    """Layers work in memory that is there; torch is asked for the same few things, however many they are."""
+    if dtype == "bfloat16" and multiplies_bfloat16():
+        pytest.skip("this CPU multiplies bfloat16 itself: those maps are oneDNN's")
+    counted = []
+    for layers in (1, 5):
+        with device(replace(CONFIG, layers=layers), dtype, kernels) as native:
+            driver, files = Driver(native), [File() for _ in range(8)]
+            driver.step([Row(file, [number, 1, 2]) for number, file in enumerate(files)])
+            for _ in range(3):
+                driver.step([Row(file, [-1], samples=[(0, Sampler(lane=number))]) for number, file in enumerate(files)])
+            operations = native._operations
+            assert isinstance(operations, NativeOperations)
+            grown = operations.scratch.grown
+            with Computed() as torch_computed:  # type: ignore[no-untyped-call]
+                for _ in range(10):
+                    driver.step([Row(file, [-1], samples=[(0, Sampler(lane=n))]) for n, file in enumerate(files)])
+            assert operations.scratch.grown == grown, "the memory of a step has grown"
+            counted.append(torch_computed.times)
+    assert counted[0] == counted[1] <= 10 * 10
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU does not multiply bfloat16 itself")
+def test_where_the_cpu_multiplies_bfloat16_its_maps_do() -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight, bias = (torch.randn(*shape, generator=generator).to(torch.bfloat16) for shape in ((48, 64), (48,)))
+    x = torch.randn(5, 64, generator=generator)
+    exact = x.to(torch.bfloat16).double() @ weight.double().T + bias.double()
+    torch.testing.assert_close(NarrowLinear(weight, bias)(x).double(), exact, atol=0.1, rtol=1e-2)
 
 
 def test_greedy_tokens_do_not_depend_on_the_batch_or_on_threads(kernels: Kernels) -> None:

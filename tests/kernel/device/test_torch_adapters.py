@@ -20,6 +20,7 @@ from cadenza.kvfs.errors import CadenzaError, Invalid, LimitExceeded, NotFound, 
 from tests.kernel.model.tiny_adapters import LINEARS, save_tiny_adapter
 from tests.kernel.model.tiny_models import TinyModel, save_tiny_model
 
+from .compiled import PATHS, kernels_of
 from .driver import Driver, File, Probe, Row, Sampler
 
 TOLERANCE = 1e-4
@@ -48,9 +49,10 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Served(tmp_path_factory.mktemp("served"), request.param)
 
 
-@pytest.fixture
-def driver(served: Served) -> Iterator[Driver]:
-    with TorchDevice(served.model.directory, pages=128, page_tokens=8, threads=1) as device:
+@pytest.fixture(params=PATHS)
+def driver(served: Served, request: pytest.FixtureRequest) -> Iterator[Driver]:
+    kernels = kernels_of(request.param)
+    with TorchDevice(served.model.directory, pages=128, page_tokens=8, threads=1, kernels=kernels) as device:
         for slot, adapter in enumerate(served.adapters):
             device.load_adapter(slot, adapter.directory)
         yield Driver(device)
