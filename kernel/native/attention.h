@@ -1,7 +1,8 @@
 /* Attention over pages (what a token sees: kernel/device/row.py). Keys and values of a head lie slot after slot. An
    item is a block of neighbouring tokens of a row, with all queries of one KV head: so each page is read once for all of
    them. Tokens are read in tiles: their keys are turned to [head dim, TILE] and widened; the softmax is kept running,
-   with the maximum so far subtracted (Milakov & Gimelshein 2018). */
+   with the maximum so far subtracted (Milakov & Gimelshein 2018). The tokens of a draft read what is before them together,
+   and then each its ancestors alone: tile by tile they read what decoding would have read. */
 
 typedef struct {                      /* of a step; the fields of kernel/device/batch.py by their names */
     int64_t rows, items, page_tokens, slots, kv_heads, group, head_dim, kind, window, half;
@@ -107,7 +108,10 @@ INLINE float largest_of(floats some) {
     quad parts[LANES / 4], top;
     memcpy(parts, &some, sizeof parts);
     top = parts[0];
-    UNROLL for (int i = 1; i < LANES / 4; i++) top = (quad)(((quad_ints)top & (parts[i] <= top)) | ((quad_ints)parts[i] & (parts[i] > top)));
+    UNROLL for (int i = 1; i < LANES / 4; i++) {
+        quad_ints more = parts[i] > top;
+        top = (quad)((more & (quad_ints)parts[i]) | (~more & (quad_ints)top));
+    }
     float a = top[0] > top[1] ? top[0] : top[1], b = top[2] > top[3] ? top[2] : top[3];
     return a > b ? a : b;
 }
@@ -125,8 +129,9 @@ static void hide(const Block *b, const Item *t, int64_t token, float *hidden) {
     int32_t own = r->positions[t->start + token], offset = t->before + t->first + token;
     const uint8_t *named = t->named ? t->named + token * t->length : NULL;
     EACH(i, b->tile.count) {
-        int seen = b->tile.offsets[i] <= offset && b->tile.positions[i] <= own && (!r->window || b->tile.positions[i] > own - r->window);
-        hidden[i] = seen && (!named || named[b->tile.offsets[i]]) ? 0.0f : -INFINITY;
+        int32_t position = b->tile.positions[i], place = b->tile.offsets[i];
+        int seen = place <= offset && position <= own && (!r->window || position > own - r->window);
+        hidden[i] = seen && (!named || named[place]) ? 0.0f : -INFINITY;
     }
 }
 
