@@ -19,41 +19,19 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
-from cadenza.kernel.device.batch import Batch
+from benchmarks.harness import PAGE_TOKENS, batch
 from cadenza.kernel.device.flashinfer.device import FlashInferDevice
 from cadenza.kernel.device.flashinfer.kernels import missing
-from cadenza.kernel.device.flashinfer.reading import starts
 
 QWEN = transformers.Qwen2Config(
     vocab_size=151_936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
     num_key_value_heads=2, max_position_embeddings=32_768, tie_word_embeddings=True, dtype="bfloat16",
 )  # fmt: skip
-CONTEXT, PAGE = 512, 16
+CONTEXT = 512
 ROWS, PROMPTS = (1, 8, 32, 128), (512, 2048)
-
-
-def batch(rows: int, before: int, count: int, step: int) -> Batch:
-    """`rows` rows of `count` tokens after `before`, each in pages of its own, all greedy."""
-    pages = -(-(before + count) // PAGE)
-    held = np.arange(rows * pages, dtype=np.int32).reshape(rows, pages)
-    offsets = np.arange(before, before + count)
-    each, ends = np.arange(rows + 1, dtype=np.int32), np.arange(1, rows + 1, dtype=np.int32) * count - 1
-    return Batch(
-        step, tokens=np.full(rows * count, 5, np.int32), positions=np.tile(offsets, rows).astype(np.int32),
-        slots=(held[:, offsets // PAGE] * PAGE + offsets % PAGE).ravel().astype(np.int32),
-        row_starts=each * np.int32(count), segment_starts=each,
-        segment_tokens=np.full(rows, before + count, np.int32),
-        segment_firsts=np.zeros(rows, np.int32), segment_skips=np.zeros(rows, np.int32),
-        segment_shifts=np.zeros(rows, np.int32), page_starts=starts([pages] * rows), pages=held.ravel(),
-        contiguous=np.ones(rows, np.uint8), visible_starts=np.zeros(rows + 1, np.int32), sample_tokens=ends,
-        sample_lanes=np.full(rows, -1, np.int32), temperature=np.zeros(rows, np.float32),
-        top_k=np.zeros(rows, np.int32), top_p=np.ones(rows, np.float32), min_p=np.zeros(rows, np.float32),
-        seeds=np.zeros(rows, np.uint64), draws=np.zeros(rows, np.int64), sample_masks=np.full(rows, -1, np.int32),
-    )  # fmt: skip
 
 
 def seconds(once: Callable[[int], object], times: int) -> float:
@@ -109,7 +87,8 @@ def measured(directory: Path, quick: bool) -> dict[str, Any]:
     """Of the model there."""
     tests = subprocess.run([sys.executable, "-m", "pytest", "tests/gpu", "-q", "-m", "gpu"], check=False)
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
-    with FlashInferDevice(directory, pages=max(ROWS) * (CONTEXT // PAGE + 40), page_tokens=PAGE) as device:
+    pages = max(ROWS) * (CONTEXT // PAGE_TOKENS + 40)
+    with FlashInferDevice(directory, pages=pages, page_tokens=PAGE_TOKENS) as device:
         figures = speeds(device, Peer(model.cuda().eval()), 10 if quick else 50)
     return {"gpu": torch.cuda.get_device_name(), "agrees": tests.returncode == 0, **figures}
 

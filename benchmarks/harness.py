@@ -11,6 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cadenza.kernel.device.batch import Batch
 from cadenza.kernel.device.link import DeviceLink
 from cadenza.kernel.device.local_link import LocalLink
 from cadenza.kernel.device.null_device import NullDevice
@@ -20,6 +23,7 @@ from cadenza.kernel.model.facts import ModelFacts
 from cadenza.server.boot import Assembly, assemble
 
 Figures = dict[str, Any]
+PAGE_TOKENS = 16
 
 
 def wordless(link: DeviceLink) -> Language:
@@ -42,6 +46,26 @@ async def kernel_over(link: DeviceLink, **assembly: Any) -> AsyncIterator[Kernel
 
 def null_link(**device: Any) -> LocalLink:
     return LocalLink(NullDevice(**device))
+
+
+def batch(rows: int, before: int, count: int, step: int) -> Batch:
+    """`rows` rows of `count` tokens after `before`, each in pages of its own; the last of each is sampled, greedily."""
+    pages = -(-(before + count) // PAGE_TOKENS)
+    held = np.arange(rows * pages, dtype=np.int32).reshape(rows, pages)
+    offsets = np.arange(before, before + count)
+    each, ends = np.arange(rows + 1, dtype=np.int32), np.arange(1, rows + 1, dtype=np.int32) * count - 1
+    return Batch(
+        step, tokens=np.full(rows * count, 5, np.int32), positions=np.tile(offsets, rows).astype(np.int32),
+        slots=(held[:, offsets // PAGE_TOKENS] * PAGE_TOKENS + offsets % PAGE_TOKENS).ravel().astype(np.int32),
+        row_starts=each * np.int32(count), segment_starts=each,
+        segment_tokens=np.full(rows, before + count, np.int32),
+        segment_firsts=np.zeros(rows, np.int32), segment_skips=np.zeros(rows, np.int32),
+        segment_shifts=np.zeros(rows, np.int32), page_starts=each * np.int32(pages), pages=held.ravel(),
+        contiguous=np.ones(rows, np.uint8), visible_starts=np.zeros(rows + 1, np.int32), sample_tokens=ends,
+        sample_lanes=np.full(rows, -1, np.int32), temperature=np.zeros(rows, np.float32),
+        top_k=np.zeros(rows, np.int32), top_p=np.ones(rows, np.float32), min_p=np.zeros(rows, np.float32),
+        seeds=np.zeros(rows, np.uint64), draws=np.zeros(rows, np.int64), sample_masks=np.full(rows, -1, np.int32),
+    )  # fmt: skip
 
 
 def run(description: str, measure: Callable[[bool], Coroutine[Any, Any, Figures]]) -> None:

@@ -13,8 +13,8 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import Figures, run
-from cadenza.kernel.device.batch import PROBE_LOGITS, Batch
+from benchmarks.harness import PAGE_TOKENS, Figures, batch, run
+from cadenza.kernel.device.batch import PROBE_LOGITS
 from cadenza.kernel.device.kinds import TorchConfig
 from cadenza.kernel.device.torch_device import TorchDevice
 from cadenza.kernel.model.config import ModelConfig
@@ -24,7 +24,7 @@ from cadenza.server.options import default_cache
 from train.evaluate import held_out_questions
 
 KINDS, SEED = ("recall_interview", "multi_step", "interrupts"), 7
-PAGE, PAGES = 16, 64
+PAGES = 64
 Logits = NDArray[np.float64]
 
 
@@ -33,22 +33,17 @@ def texts(each: int) -> Iterator[list[int]]:
     tokenizer = Tokenizer.from_directory(BUNDLED, ModelConfig.from_directory(BUNDLED))
     for kind in KINDS:
         for question in held_out_questions(kind, each, SEED)[:each]:
-            yield tokenizer.encode(question.before, True)[: PAGE * PAGES]
+            yield tokenizer.encode(question.before, True)[: PAGE_TOKENS * PAGES]
 
 
 def logits(device: TorchDevice, tokens: list[int]) -> Logits:
     """Behind each token, [tokens, V]."""
-    count, pages = len(tokens), -(-len(tokens) // PAGE)
-    one, ends = np.zeros(1, np.int32), np.array([0, count], np.int32)
-    offsets = np.arange(count, dtype=np.int32)
-    result = device.step(Batch(
-        0, tokens=np.array(tokens, np.int32), positions=offsets, slots=offsets, row_starts=ends,
-        segment_starts=np.array([0, 1], np.int32), segment_tokens=ends[1:], segment_firsts=one, segment_skips=one,
-        segment_shifts=one, page_starts=np.array([0, pages], np.int32), pages=np.arange(pages, dtype=np.int32),
-        contiguous=np.ones(1, np.uint8), visible_starts=np.zeros(2, np.int32), probe_tokens=offsets,
-        probe_kinds=np.full(count, PROBE_LOGITS, np.int32), probe_counts=np.zeros(count, np.int32),
-        asked_starts=np.zeros(count + 1, np.int32)))  # fmt: skip
-    return result.probe_values.reshape(count, -1).astype(np.float64)
+    count = len(tokens)
+    asked = batch(1, 0, count, 0)
+    asked.tokens, asked.probe_tokens = np.array(tokens, np.int32), np.arange(count, dtype=np.int32)
+    asked.probe_kinds, asked.probe_counts = np.full(count, PROBE_LOGITS, np.int32), np.zeros(count, np.int32)
+    asked.asked_starts = np.zeros(count + 1, np.int32)
+    return device.step(asked).probe_values.reshape(count, -1).astype(np.float64)
 
 
 def distributions(of: Logits) -> Logits:
@@ -59,7 +54,7 @@ def distributions(of: Logits) -> Logits:
 
 
 def computed(dtype: str, said: list[list[int]]) -> Logits:
-    config = TorchConfig(pages=PAGES, directory=str(BUNDLED), dtype=dtype, page_tokens=PAGE, threads=1,
+    config = TorchConfig(pages=PAGES, directory=str(BUNDLED), dtype=dtype, page_tokens=PAGE_TOKENS, threads=1,
                          cache=str(default_cache()))  # fmt: skip
     with closing(config.build(lambda what, fraction: None)) as device:
         assert isinstance(device, TorchDevice)

@@ -50,7 +50,7 @@ class Recordings:
     def _record(self, key: tuple[int, ...], begun: Begun, layers: Layers) -> tuple[Tensor, Tensor]:
         """Only what kernels alone have done can be done again, in memory that has not moved meanwhile."""
         grown, answers = self._scratch.grown, []
-        with _Watch() as watch:  # type: ignore[no-untyped-call]
+        with Watch() as watch:  # type: ignore[no-untyped-call]
             again = self._kernels.recorded(lambda: answers.append(layers(begun)))
         if grown == self._scratch.grown:
             if len(self._kept) >= MOST_KEPT:
@@ -71,11 +71,11 @@ class Recordings:
         return self._scratch(name, rows, values.numel() // rows).view(values.shape).copy_(values)
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Whether torch computes anything; what only looks at memory does not count."""
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """How often torch computes anything; what only looks at memory does not count."""
 
-    computed = False
+    computed = 0
 
     def __torch_dispatch__(self, act: Any, types: Any, given: Any = (), named: Any = None) -> Any:
-        self.computed |= not act.is_view
+        self.computed += not act.is_view
         return act(*given, **(named or {}))

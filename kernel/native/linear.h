@@ -73,19 +73,14 @@ INLINE void product_at(const int rows, const int panels, const int kind, const f
         }
 }
 
-#define ROW_CASE(rows, together) \
-    case rows: \
-        for (; left >= together; left -= together) { \
-            product_at(rows, together, kind, x, pitch, apart, weights, across, step, depth, next, y, y_pitch, columns, start); \
-            weights = (const char *)weights + together * across * size, next.place += together * across * size; \
-            y += together * PANEL, columns -= together * PANEL, start += start ? together * PANEL : 0; \
-        } \
-        for (; together > 1 && left; left--) { \
-            product_at(rows, 1, kind, x, pitch, apart, weights, across, step, depth, next, y, y_pitch, columns, start); \
-            weights = (const char *)weights + across * size, next.place += across * size; \
-            y += PANEL, columns -= PANEL, start += start ? PANEL : 0; \
-        } \
-        break;
+#define BY_PANELS(rows, count) \
+    for (; left >= count; left -= count) { \
+        product_at(rows, count, kind, x, pitch, apart, weights, across, step, depth, next, y, y_pitch, columns, start); \
+        weights = (const char *)weights + count * across * size, next.place += count * across * size; \
+        y += count * PANEL, columns -= count * PANEL, start += start ? count * PANEL : 0; \
+    }
+
+#define ROW_CASE(rows, together) case rows: BY_PANELS(rows, together) BY_PANELS(rows, 1) break;
 
 /* Of `panels` panels, which lie `across` values apart. */
 INLINE void product_rows(const int kind, int64_t rows, const float *x, int64_t pitch, const int apart, const void *weights,

@@ -7,12 +7,10 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cadenza.kernel.device.batch import PROBE_LOGITS
 from cadenza.kernel.device.torch_device import TorchDevice
@@ -20,7 +18,7 @@ from cadenza.kernel.model.config import ModelConfig
 from cadenza.kernel.model.decoder import Begun
 from cadenza.kernel.model.linear import QuantisedLinear, multiplies_bfloat16
 from cadenza.kernel.model.native import NarrowLinear, NativeInt8Linear, NativeLinear, NativeOperations, Scratch
-from cadenza.kernel.model.recordings import Recordings
+from cadenza.kernel.model.recordings import Recordings, Watch
 from cadenza.kernel.model.rope import Rotation
 from cadenza.kernel.model.weights import RandomWeights
 from cadenza.kernel.native.build import library
@@ -205,16 +203,6 @@ def test_logits_do_not_depend_on_what_shares_the_step(
         assert np.array_equal(found, decoded)
 
 
-class Computed(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """How often torch computes anything; what only looks at memory does not count."""
-
-    times = 0
-
-    def __torch_dispatch__(self, act: Any, types: Any, given: Any = (), named: Any = None) -> Any:
-        self.times += not act.is_view
-        return act(*given, **(named or {}))
-
-
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
 def test_a_decode_allocates_nothing_that_grows_with_the_model(kernels: Kernels, dtype: str) -> None:
     """Layers work in memory that is there; torch is asked for the same few things, however many they are."""
@@ -230,11 +218,11 @@ def test_a_decode_allocates_nothing_that_grows_with_the_model(kernels: Kernels, 
             operations = native._operations
             assert isinstance(operations, NativeOperations)
             grown = operations.scratch.grown
-            with Computed() as torch_computed:  # type: ignore[no-untyped-call]
+            with Watch() as watch:  # type: ignore[no-untyped-call]
                 for _ in range(10):
                     driver.step([Row(file, [-1], samples=[(0, Sampler(lane=n))]) for n, file in enumerate(files)])
             assert operations.scratch.grown == grown, "the memory of a step has grown"
-            counted.append(torch_computed.times)
+            counted.append(watch.computed)
     assert counted[0] == counted[1] <= 10 * 10
 
 
